@@ -1,0 +1,83 @@
+//! The contract between the agent and what runs containers.
+//!
+//! One call of [`Backend::run_task`] is one placement of one attempt. Everything that happens is
+//! told through the [`Sink`], in order; the call returns when nothing of the attempt runs any more
+//! and everything it made is removed.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
+use tokio_util::sync::CancellationToken;
+
+/// A boxed future, so that backends can be trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something that can run attempts: Docker, the host itself, later a cluster.
+pub trait Backend: Send + Sync {
+    /// `docker` or `host`.
+    fn name(&self) -> &'static str;
+
+    /// Makes what the attempts of a run share. Called before the first attempt of a run; calling
+    /// it again changes nothing.
+    fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Runs one attempt to its end. `cancel` asks for SIGTERM, grace, SIGKILL; the call still
+    /// returns only when everything is gone.
+    fn run_task<'a>(
+        &'a self,
+        task: &'a TaskInvocation,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome>;
+
+    /// Removes what outlives an attempt: claims, networks. Calling it again changes nothing.
+    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Removes what agents of dead processes left behind, and says how many things that were.
+    fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>>;
+
+    /// The optional ability to take a whole PipelineRun instead of its attempts.
+    fn pipelines(&self) -> Option<&dyn PipelineBackend> {
+        None
+    }
+}
+
+/// A substrate that runs whole PipelineRuns, such as a cluster with Tekton on it.
+pub trait PipelineBackend: Send + Sync {
+    /// Runs the PipelineRun given as JSON; returns the final objects as JSON.
+    fn run_pipeline<'a>(
+        &'a self,
+        pipeline_run_json: &'a str,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, Result<Vec<String>, BackendError>>;
+}
+
+/// Where an attempt's reports go. `report` waits when the coordinator is behind, so a step that
+/// prints faster than the world can store is slowed down, never cut.
+pub trait Sink: Send + Sync {
+    /// A durable report.
+    fn report(&self, what: tenon_proto::agent::v1::report::What) -> BoxFuture<'_, ()>;
+    /// A passing remark for live displays; may be dropped.
+    fn progress(&self, what: &str, done: u64, total: u64);
+}
+
+/// A request to stop an attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel {
+    /// Fires when the attempt is to stop: SIGTERM now.
+    pub stop: CancellationToken,
+    /// Fires when grace is over: SIGKILL now.
+    pub kill: CancellationToken,
+}
+
+/// A backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct BackendError {
+    /// Stable, e.g. `docker/unreachable`.
+    pub code: &'static str,
+    /// What, where, why, and what to do.
+    pub message: String,
+}

@@ -1,0 +1,16 @@
+//! The run state machine: commands in, events out.
+//!
+//! Pure and deterministic: time, ids and random bits arrive inside a command, so every node that
+//! applies the same commands has the same state and the same events (invariant 2).
+
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod report;
+pub mod time;
+
+pub use command::{Command, Submission};
+pub use event::{Event, Kind};
+pub use ids::{AttemptId, RunId};
+pub use report::Report;
+pub use time::Time;

@@ -1,0 +1,160 @@
+//! What an agent reports of an attempt. The coordinator turns the wire messages into these.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Time;
+
+/// One report about one attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// The agent has taken the attempt and prepares its containers.
+    Started {
+        /// When, by the agent's clock.
+        time: Time,
+    },
+    /// A step's command runs (its turn has come, not just its container).
+    StepStarted {
+        /// When.
+        time: Time,
+        /// Its name without `step-`.
+        step: String,
+    },
+    /// Lines that a step or a sidecar wrote.
+    Output {
+        /// Time of the first line.
+        time: Time,
+        /// Its name without `step-` or `sidecar-`.
+        container: String,
+        /// True for a sidecar.
+        sidecar: bool,
+        /// Number of lines in the chunk.
+        lines: u32,
+        /// The lines, packed by `tenon_journal::output`. Stored beside the JSON, as bytes.
+        #[serde(skip)]
+        chunk: Vec<u8>,
+    },
+    /// A step has ended, was skipped, or never got its turn.
+    StepEnded {
+        /// When.
+        time: Time,
+        /// How.
+        end: StepEnd,
+    },
+    /// A sidecar's container runs.
+    SidecarStarted {
+        /// When.
+        time: Time,
+        /// Its name without `sidecar-`.
+        sidecar: String,
+    },
+    /// A sidecar has ended.
+    SidecarEnded {
+        /// When.
+        time: Time,
+        /// Its name without `sidecar-`.
+        sidecar: String,
+        /// Exit code of its process.
+        exit_code: i32,
+        /// True when it was told to stop, after the last step: its exit code then means nothing.
+        stopped: bool,
+        /// The kernel ended it for want of memory.
+        oom_killed: bool,
+        /// Image, as `name@sha256:…` or the image's id.
+        image_id: String,
+        /// The container's id, `docker://…`.
+        container_id: String,
+    },
+    /// Nothing of the attempt runs any more, and everything it made is removed. The last report.
+    Ended {
+        /// When.
+        time: Time,
+        /// How the agent sees it.
+        outcome: Outcome,
+    },
+}
+
+impl Report {
+    /// When it happened.
+    pub fn time(&self) -> Time {
+        match self {
+            Report::Started { time }
+            | Report::StepStarted { time, .. }
+            | Report::Output { time, .. }
+            | Report::StepEnded { time, .. }
+            | Report::SidecarStarted { time, .. }
+            | Report::SidecarEnded { time, .. }
+            | Report::Ended { time, .. } => *time,
+        }
+    }
+}
+
+/// How one step ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepEnd {
+    /// Its name without `step-`.
+    pub step: String,
+    /// Exit code: the process's own, also where `onError: continue` made it harmless; 1 for a step
+    /// that was skipped after a failure or timed out, 0 for one skipped by `when`.
+    pub exit_code: i32,
+    /// Why it ended so.
+    pub ending: Ending,
+    /// When its command began; `None` when it never did.
+    pub started_at: Option<Time>,
+    /// Task results found after this step: name → raw file content.
+    pub task_results: BTreeMap<String, String>,
+    /// The step's own results: name → raw file content.
+    pub step_results: BTreeMap<String, String>,
+    /// For people, when something other than the exit code is to be said.
+    pub message: String,
+    /// Image, as `name@sha256:…` or the image's id.
+    pub image_id: String,
+    /// The container's id, `docker://…`.
+    pub container_id: String,
+}
+
+/// Tekton's `terminationReason` of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// Exit code 0.
+    #[default]
+    Completed,
+    /// Another exit code, or the command could not be started.
+    Error,
+    /// Another exit code, and `onError: continue`.
+    Continued,
+    /// The kernel ended it for want of memory.
+    OomKilled,
+    /// Skipped because a step before it failed (exit code 1) or by its `when` (exit code 0).
+    Skipped,
+    /// The step's own timeout.
+    TimeoutExceeded,
+    /// The attempt was stopped while the step ran or waited.
+    Cancelled,
+}
+
+/// How an attempt ended, as far as the agent knows; the engine derives Tekton's status from it and
+/// from the steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Every step has ended: the steps decide.
+    Ran,
+    /// It was stopped because the coordinator said so.
+    Stopped,
+    /// It could not run, through the fault of what was asked for: Tekton's reason (`PullImageFailed`,
+    /// `CreateContainerConfigError`, `PodCreationFailed`, `TaskRunImagePullFailed` …) and a message.
+    Refused {
+        /// Tekton's reason, verbatim.
+        reason: String,
+        /// What, why, and what to do.
+        message: String,
+    },
+    /// It was lost through no fault of its own (daemon gone, disk full): never costs a user's retry.
+    Infra {
+        /// `infra/<what>`.
+        reason: String,
+        /// What, why, and what to do.
+        message: String,
+    },
+}
