@@ -4,13 +4,20 @@
 //! applies the same commands has the same state and the same events (invariant 2).
 
 pub mod command;
+pub mod engine;
 pub mod event;
 pub mod ids;
+pub mod outcome;
+pub mod plan;
 pub mod report;
 pub mod time;
+pub mod work;
 
 pub use command::{Command, Submission};
+pub use engine::Engine;
 pub use event::{Event, Kind};
 pub use ids::{AttemptId, RunId};
+pub use outcome::RunOutcome;
 pub use report::Report;
 pub use time::Time;
+pub use work::{Requirements, StopReason, Work};
