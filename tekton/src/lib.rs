@@ -6,6 +6,7 @@
 pub mod duration;
 pub mod flags;
 pub mod k8s;
+pub mod load;
 pub mod object;
 pub mod pod;
 pub mod v1;

@@ -76,6 +76,21 @@ impl Absent for Value {
     }
 }
 
+/// The kinds that a file may hold.
+pub const KINDS: [&str; 11] = [
+    "Task",
+    "Pipeline",
+    "TaskRun",
+    "PipelineRun",
+    "StepAction",
+    "CustomRun",
+    "ConfigMap",
+    "Secret",
+    "PersistentVolumeClaim",
+    "ServiceAccount",
+    "LimitRange",
+];
+
 /// One document of a file, decoded, converted to `tekton.dev/v1` and defaulted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
