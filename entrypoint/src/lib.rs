@@ -1,2 +1,13 @@
-//! What the entrypoint and the agent say to each other: the spec of one container and the frames
-//! of its record. Only std, so that both sides can use it.
+//! What the entrypoint and the agent say to each other: the orders of one container ([`Spec`],
+//! agent to entrypoint) and the record of what happened in it ([`frame`], entrypoint to agent).
+//!
+//! Both travel through files that agent and container share, so neither depends on the substrate.
+//! Only std, so that the static program stays tiny; the program itself is the `tenon-entrypoint`
+//! binary of this crate.
+
+pub mod frame;
+mod spec;
+mod wire;
+
+pub use spec::{CredentialFile, Mode, OnError, Spec, WaitFile, When, WhenOperator};
+pub use wire::Malformed;
