@@ -22,7 +22,8 @@ pub trait Backend: Send + Sync {
     /// it again changes nothing.
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Runs one attempt to its end. `cancel` asks for SIGTERM, grace, SIGKILL; the call still
+    /// Runs one attempt to its end. The agent itself reports `Started` before and `Ended` after;
+    /// everything between is the backend's to report. `cancel` asks for SIGTERM, grace, SIGKILL; the call still
     /// returns only when everything is gone.
     fn run_task<'a>(
         &'a self,
@@ -57,8 +58,12 @@ pub trait PipelineBackend: Send + Sync {
 /// Where an attempt's reports go. `report` waits when the coordinator is behind, so a step that
 /// prints faster than the world can store is slowed down, never cut.
 pub trait Sink: Send + Sync {
-    /// A durable report.
-    fn report(&self, what: tenon_proto::agent::v1::report::What) -> BoxFuture<'_, ()>;
+    /// A durable report. `time_ms` is when it happened, in milliseconds since the Unix epoch.
+    fn report(
+        &self,
+        time_ms: i64,
+        what: tenon_proto::agent::v1::report::What,
+    ) -> BoxFuture<'_, ()>;
     /// A passing remark for live displays; may be dropped.
     fn progress(&self, what: &str, done: u64, total: u64);
 }
@@ -70,6 +75,17 @@ pub struct Cancel {
     pub stop: CancellationToken,
     /// Fires when grace is over: SIGKILL now.
     pub kill: CancellationToken,
+}
+
+/// What every backend is told about the machine.
+#[derive(Clone, Debug, Default)]
+pub struct BackendOptions {
+    /// Where attempts, claims and the entrypoint live; made on demand, 0700.
+    pub data_dir: std::path::PathBuf,
+    /// Leave containers and directories for inspection.
+    pub keep: bool,
+    /// Which images stand for which.
+    pub image_map: crate::ImageMap,
 }
 
 /// A backend could not do what it was asked.

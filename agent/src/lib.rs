@@ -1,3 +1,13 @@
 //! The agent: takes attempts from a coordinator, runs them on a backend, reports every event.
+//!
+//! [`Agent`] is the component, [`backend::Backend`] the contract of what runs containers,
+//! [`pod`] what all backends share. Nothing here decides about pipelines: the engine does.
 
+mod agent;
 pub mod backend;
+pub mod clock;
+mod image_map;
+pub mod pod;
+
+pub use agent::{Agent, AgentOptions};
+pub use image_map::{ImageMap, ImageMapError};

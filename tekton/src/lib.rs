@@ -9,6 +9,7 @@ pub mod k8s;
 pub mod load;
 pub mod object;
 pub mod pod;
+pub mod secrets;
 pub mod v1;
 
 pub use object::Object;

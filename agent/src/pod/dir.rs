@@ -1,0 +1,214 @@
+//! The directory of one attempt: where each part of Tekton's `/tekton` lives on the machine.
+//!
+//! Two trees: one on disk (`<data>/pods/<key>`), and a private one in memory for what holds values
+//! of secrets. Both are 0700 at their root, while what is mounted inside is open to every user, so
+//! that steps that are not root can write. [`PodDir::remove`] removes both.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use tenon_proto::agent::v1::AttemptId;
+
+/// A name for an attempt that is safe in file and container names, and unique on the machine.
+pub fn attempt_key(attempt: &AttemptId) -> String {
+    format!(
+        "{}-{}-{}-{}",
+        attempt.run_id.to_lowercase(),
+        attempt.task_run,
+        attempt.attempt,
+        attempt.placement
+    )
+}
+
+/// The directories of one attempt.
+#[derive(Clone, Debug)]
+pub struct PodDir {
+    root: PathBuf,
+    private: PathBuf,
+    private_in_memory: bool,
+}
+
+impl PodDir {
+    /// Makes both trees, empty. What an earlier process left under the same key goes first.
+    pub fn create(data_dir: &Path, key: &str) -> io::Result<PodDir> {
+        let root = data_dir.join("pods").join(key);
+        let (private_base, private_in_memory) = private_base(data_dir);
+        let private = private_base.join(key);
+        let dir = PodDir {
+            root,
+            private,
+            private_in_memory,
+        };
+        dir.remove()?;
+        make_dir(&dir.root, 0o700)?;
+        make_dir(&dir.private, 0o700)?;
+        Ok(dir)
+    }
+
+    /// Makes Tekton's own directories for this many steps.
+    pub fn make_tekton(&self, step_names: &[&str]) -> io::Result<()> {
+        for shared in ["workspace", "home", "results", "artifacts"] {
+            make_dir(&self.root.join(shared), 0o777)?;
+        }
+        for plain in ["steps", "run", "scripts", "volumes", "record"] {
+            make_dir(&self.root.join(plain), 0o755)?;
+        }
+        for (index, name) in step_names.iter().enumerate() {
+            make_dir(&self.run(index), 0o777)?;
+            make_dir(&self.run(index).join("status"), 0o777)?;
+            let target = format!("/tekton/run/{index}/status");
+            symlink(&target, self.steps().join(index.to_string()))?;
+            symlink(&target, self.steps().join(format!("step-{name}")))?;
+        }
+        Ok(())
+    }
+
+    /// The root on disk.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The private root, in memory where the machine has a memory file system.
+    pub fn private(&self) -> &Path {
+        &self.private
+    }
+
+    /// Whether secrets stay off the disk.
+    pub fn private_in_memory(&self) -> bool {
+        self.private_in_memory
+    }
+
+    /// `/workspace`
+    pub fn workspace(&self) -> PathBuf {
+        self.root.join("workspace")
+    }
+
+    /// `/tekton/home`
+    pub fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    /// `/tekton/results`
+    pub fn results(&self) -> PathBuf {
+        self.root.join("results")
+    }
+
+    /// `/tekton/artifacts`
+    pub fn artifacts(&self) -> PathBuf {
+        self.root.join("artifacts")
+    }
+
+    /// `/tekton/steps`: symlinks into `/tekton/run`.
+    pub fn steps(&self) -> PathBuf {
+        self.root.join("steps")
+    }
+
+    /// `/tekton/run`
+    pub fn runs(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// `/tekton/run/<index>`
+    pub fn run(&self, index: usize) -> PathBuf {
+        self.runs().join(index.to_string())
+    }
+
+    /// `/tekton/scripts`
+    pub fn scripts(&self) -> PathBuf {
+        self.root.join("scripts")
+    }
+
+    /// Where the volume of that name lives when it is a directory on disk.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.root.join("volumes").join(name)
+    }
+
+    /// Where the volume of that name lives when it holds secrets or is to be in memory.
+    pub fn private_volume(&self, name: &str) -> PathBuf {
+        self.private.join("volumes").join(name)
+    }
+
+    /// Makes the directory of a container's record and the record itself, writable by any user,
+    /// and returns the record's path.
+    pub fn make_record(&self, container: &str) -> io::Result<PathBuf> {
+        let dir = self.root.join("record").join(container);
+        make_dir(&dir, 0o777)?;
+        let record = dir.join("record");
+        fs::File::create(&record)?;
+        fs::set_permissions(&record, fs::Permissions::from_mode(0o666))?;
+        Ok(record)
+    }
+
+    /// Makes the private directory of a container's spec, writable by any user, and returns it.
+    pub fn make_spec_dir(&self, container: &str) -> io::Result<PathBuf> {
+        let dir = self.private.join("spec").join(container);
+        make_dir(&dir, 0o777)?;
+        Ok(dir)
+    }
+
+    /// Removes both trees. Files of other users below a directory of another user cannot be
+    /// removed by an agent that is not root: the caller has another way for those.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.private)?;
+        remove_tree(&self.root)
+    }
+}
+
+/// The private root in memory, else a directory beside the others.
+fn private_base(data_dir: &Path) -> (PathBuf, bool) {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    // SAFETY: geteuid has no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    for base in [Some(PathBuf::from("/dev/shm")), runtime_dir]
+        .into_iter()
+        .flatten()
+    {
+        let dir = base.join(format!("tenon-{uid}"));
+        if base.is_dir() && make_dir(&dir, 0o700).is_ok() && owned_by(&dir, uid) {
+            return (dir, true);
+        }
+    }
+    (data_dir.join("private"), false)
+}
+
+/// Whether a directory is ours alone: in a world-writable place anyone may have made it first.
+fn owned_by(dir: &Path, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
+}
+
+/// Makes a directory with its parents, and sets its mode whatever the umask is.
+pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Removes a tree that may be absent. Directories that lack the owner's permissions get them.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path);
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}
+
+/// Gives the owner all permissions on every directory of a tree, as far as it can.
+fn open_up(path: &Path) {
+    let Ok(meta) = fs::symlink_metadata(path) else {
+        return;
+    };
+    if !meta.is_dir() {
+        return;
+    }
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    if let Ok(entries) = fs::read_dir(path) {
+        for entry in entries.flatten() {
+            open_up(&entry.path());
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What one container of an attempt gets, after everything that a kubelet looks up is looked up.
+//!
+//! Plans are data: nothing here touches a disk or a daemon. Values of secrets may be inside
+//! (environment), so plans are never logged; `Debug` of an environment shows names only.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use tenon_tekton::duration::GoDuration;
+use tenon_tekton::k8s::{Probe, SecurityContext};
+use tenon_tekton::v1::WhenExpression;
+
+/// All containers of one attempt.
+#[derive(Clone, Debug, Default)]
+pub struct PodPlan {
+    /// Pod name, also the host name inside.
+    pub hostname: String,
+    /// The steps, in order.
+    pub steps: Vec<ContainerPlan>,
+    /// The sidecars.
+    pub sidecars: Vec<ContainerPlan>,
+    /// Extra lines of `/etc/hosts`: address and names.
+    pub host_aliases: Vec<(String, Vec<String>)>,
+    /// Share the machine's network.
+    pub host_network: bool,
+    /// Values that output must not show.
+    pub secrets: Vec<Vec<u8>>,
+    /// Credentials for pulls: contents of `.dockerconfigjson` files.
+    pub pull_configs: Vec<Vec<u8>>,
+    /// Remarks for the user that change nothing.
+    pub warnings: Vec<String>,
+}
+
+/// One container.
+#[derive(Clone, Debug)]
+pub struct ContainerPlan {
+    /// Kubernetes' container name: `step-build`, `sidecar-db`; at most 63 characters.
+    pub container: String,
+    /// The step's or sidecar's own name, as reports carry it.
+    pub name: String,
+    /// Step or sidecar.
+    pub kind: ContainerKind,
+    /// The image as the Task names it (before any image map).
+    pub image: String,
+    /// When to pull.
+    pub pull_policy: PullPolicy,
+    /// What to run.
+    pub entry: Entry,
+    /// Variables, in order, looked up and expanded; the image's own come before them.
+    pub env: Env,
+    /// Directories and files of the machine that appear in the container, parents before children.
+    pub binds: Vec<Bind>,
+    /// Memory file systems of this container alone.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Working directory; `None` is the image's own.
+    pub working_dir: Option<String>,
+    /// User and groups.
+    pub identity: Identity,
+    /// The container's security settings; those of the pod are merged in.
+    pub security: SecurityContext,
+    /// Limits.
+    pub resources: Resources,
+    /// Readiness, then startup probe of a sidecar, and the ports that probes may name.
+    pub probes: Probes,
+    /// The step's own orders for the entrypoint.
+    pub orders: StepOrders,
+    /// Directory of the machine with this container's spec (memory-backed, writable by the
+    /// container, which unlinks the spec once read). Mounted at [`crate::pod::SPEC_DIR`].
+    pub spec_dir: PathBuf,
+    /// The record file on the machine. Its directory is mounted at [`crate::pod::RECORD_DIR`].
+    pub record: PathBuf,
+}
+
+impl ContainerPlan {
+    /// The step's index, when it is a step.
+    pub fn step_index(&self) -> Option<usize> {
+        match self.kind {
+            ContainerKind::Step { index } => Some(index),
+            ContainerKind::Sidecar { .. } => None,
+        }
+    }
+
+    /// Whether it is a sidecar.
+    pub fn is_sidecar(&self) -> bool {
+        matches!(self.kind, ContainerKind::Sidecar { .. })
+    }
+}
+
+/// What a container is to its TaskRun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerKind {
+    /// Runs in its turn.
+    Step {
+        /// 0-based.
+        index: usize,
+    },
+    /// Runs beside the steps.
+    Sidecar {
+        /// 0-based.
+        index: usize,
+    },
+}
+
+/// When to pull an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Always ask the registry.
+    Always,
+    /// Only when the machine has none of it.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+/// The command of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Final argv.
+    Argv(Vec<String>),
+    /// The image's ENTRYPOINT and CMD by Tekton's rules, followed by these arguments.
+    Image {
+        /// The container's `args`, expanded.
+        args: Vec<String>,
+    },
+}
+
+impl Entry {
+    /// The final argv, by Tekton's rules for images: an image without ENTRYPOINT has its CMD as
+    /// entrypoint even when arguments are given; CMD follows ENTRYPOINT only without arguments.
+    pub fn resolve(&self, image_entrypoint: &[String], image_cmd: &[String]) -> Vec<String> {
+        match self {
+            Entry::Argv(argv) => argv.clone(),
+            Entry::Image { args } => {
+                let mut argv = image_entrypoint.to_vec();
+                if argv.is_empty() || args.is_empty() {
+                    argv.extend_from_slice(image_cmd);
+                }
+                argv.extend(args.iter().cloned());
+                argv
+            }
+        }
+    }
+}
+
+/// Environment variables, in order. `Debug` shows names only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Env(pub Vec<(String, String)>);
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl Env {
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Sets a variable, in place where it exists.
+    pub fn set(&mut self, name: &str, value: String) {
+        match self.0.iter_mut().find(|(key, _)| key == name) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+}
+
+/// A path of the machine inside a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind {
+    /// Absolute path on the machine; exists.
+    pub source: PathBuf,
+    /// Absolute, clean path in the container.
+    pub target: String,
+    /// The container cannot write there.
+    pub read_only: bool,
+}
+
+/// A memory file system of one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Absolute, clean path in the container.
+    pub target: String,
+    /// Permission bits of its root.
+    pub mode: u32,
+    /// Bytes; `None` is the kernel's default.
+    pub size: Option<u64>,
+}
+
+/// Who the processes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `runAsUser`; `None` is the image's user.
+    pub user: Option<i64>,
+    /// `runAsGroup`.
+    pub group: Option<i64>,
+    /// `supplementalGroups` and `fsGroup`.
+    pub groups: Vec<i64>,
+}
+
+/// Limits of one container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Billionths of a CPU.
+    pub nano_cpus: Option<i64>,
+    /// Bytes.
+    pub memory: Option<i64>,
+    /// From the CPU request: relative weight.
+    pub cpu_shares: Option<i64>,
+}
+
+/// How to see that a sidecar is ready.
+#[derive(Clone, Debug, Default)]
+pub struct Probes {
+    /// `readinessProbe`.
+    pub readiness: Option<Probe>,
+    /// `startupProbe`.
+    pub startup: Option<Probe>,
+    /// Declared ports by name.
+    pub ports: BTreeMap<String, u16>,
+}
+
+/// What Tekton's entrypoint is told about a step, besides its command.
+#[derive(Clone, Debug, Default)]
+pub struct StepOrders {
+    /// `timeout` of the step.
+    pub timeout: Option<GoDuration>,
+    /// `onError: continue`.
+    pub continue_on_error: bool,
+    /// Task results that are files.
+    pub task_results: Vec<String>,
+    /// The step's own results.
+    pub step_results: Vec<String>,
+    /// `stdoutConfig.path`.
+    pub stdout_path: Option<String>,
+    /// `stderrConfig.path`.
+    pub stderr_path: Option<String>,
+    /// `when` of the step.
+    pub when: Vec<WhenExpression>,
+    /// Path of the script in the container, whose text may refer to step results.
+    pub script: Option<String>,
+    /// Longest termination message, bytes.
+    pub max_result_size: u32,
+}
+
+/// An attempt cannot run through the fault of what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub struct Refusal {
+    /// Kubernetes' or Tekton's reason: `CreateContainerConfigError`, …
+    pub reason: &'static str,
+    /// What, why, and what to do.
+    pub message: String,
+}
