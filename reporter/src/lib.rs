@@ -5,6 +5,11 @@
 //! differ. This crate starts nothing and decides nothing about a run.
 
 pub mod error;
+pub mod filter;
+#[cfg(test)]
+mod fixture;
 pub mod history;
+pub mod json;
+mod stamp;
 
 pub use error::{Error, Result};
