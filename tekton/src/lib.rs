@@ -5,11 +5,23 @@
 
 pub mod duration;
 pub mod flags;
+pub mod graph;
 pub mod k8s;
 pub mod load;
+pub mod matrix;
+pub mod names;
 pub mod object;
+pub mod params;
+pub mod pipelinerun;
 pub mod pod;
+pub mod rejection;
+pub mod resultref;
+pub mod results;
 pub mod secrets;
+pub mod substitute;
+pub mod taskrun;
 pub mod v1;
+pub mod when;
 
 pub use object::Object;
+pub use rejection::Rejection;

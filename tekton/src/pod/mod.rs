@@ -4,11 +4,15 @@
 //! JSON; made real by the agent's backend, which plays the kubelet (environment look-ups, `$(VAR)`
 //! expansion, volumes, probes).
 
+mod plan;
+
 use serde::{Deserialize, Serialize};
 
 use crate::duration::GoDuration;
 use crate::k8s::{HostAlias, LocalObjectReference, PodSecurityContext, Volume};
 use crate::v1::{Sidecar, Step};
+
+pub use plan::{Plan, PlanError, PlanInput, plan};
 
 /// Everything a backend needs to run one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,30 @@
+//! What a PipelineRun means before and while its tasks run: checks, values, and its tasks' variables.
+//!
+//! Order and words are those of Tekton's reconciler. The caller resolves references (Tasks by name) and
+//! decides when a task starts; what is here is a function of documents.
+
+mod check;
+mod prepare;
+mod task;
+
+pub use check::check_tasks;
+pub use prepare::{Prepared, prepare};
+pub use task::{
+    TaskContext, apply_results, apply_statuses, apply_task_contexts, display_name,
+    propagate_results,
+};
+
+use crate::v1::TaskSpec;
+
+/// What a PipelineTask runs, once its reference is resolved.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ResolvedTask {
+    /// The referenced Task's name; `None` for an embedded taskSpec.
+    pub name: Option<String>,
+    /// Its spec, defaulted; an embedded one with the Pipeline's values applied.
+    pub spec: TaskSpec,
+    /// Labels of the referenced Task; the TaskRun gets those it has not itself.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Annotations of the referenced Task, likewise.
+    pub annotations: std::collections::BTreeMap<String, String>,
+}
