@@ -8,8 +8,10 @@ pub mod error;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
+pub mod follow;
 pub mod history;
 pub mod json;
+pub mod pretty;
 mod stamp;
 
 pub use error::{Error, Result};
