@@ -109,10 +109,7 @@ impl ChunkBuilder {
             return Err(ChunkFull);
         }
         let difference = time_ms.wrapping_sub(self.last_time);
-        put_varint(
-            &mut self.meta,
-            ((difference << 1) ^ (difference >> 63)) as u64,
-        );
+        put_varint(&mut self.meta, ((difference << 1) ^ (difference >> 63)) as u64);
         let flags = u64::from(partial) << 1 | u64::from(stream == Stream::Stderr);
         put_varint(&mut self.meta, (line.len() as u64) << 2 | flags);
         self.text.extend_from_slice(line.as_bytes());
@@ -141,8 +138,7 @@ impl ChunkBuilder {
         self.raw.clear();
         self.raw.push(VERSION);
         self.raw.extend_from_slice(&self.lines.to_le_bytes());
-        self.raw
-            .extend_from_slice(&(self.meta.len() as u32).to_le_bytes());
+        self.raw.extend_from_slice(&(self.meta.len() as u32).to_le_bytes());
         self.raw.extend_from_slice(&self.meta);
         self.raw.extend_from_slice(&self.text);
         let mut packed = vec![0; 4 + zstd::zstd_safe::compress_bound(self.raw.len())];
@@ -184,12 +180,7 @@ impl Chunk {
     /// The lines in the order in which they were pushed.
     pub fn lines(&self) -> Lines<'_> {
         let text = std::str::from_utf8(&self.raw[self.text_start..]).unwrap_or_default();
-        Lines {
-            meta: &self.raw[PREFIX..self.text_start],
-            text,
-            time: 0,
-            left: self.lines,
-        }
+        Lines { meta: &self.raw[PREFIX..self.text_start], text, time: 0, left: self.lines }
     }
 }
 
@@ -205,9 +196,7 @@ pub struct Lines<'a> {
 impl<'a> Lines<'a> {
     fn step(&mut self) -> Result<Line<'a>, OutputError> {
         let zigzag = take_varint(&mut self.meta)?;
-        self.time = self
-            .time
-            .wrapping_add((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
+        self.time = self.time.wrapping_add((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
         let head = take_varint(&mut self.meta)?;
         let length = usize::try_from(head >> 2).map_err(|_| OutputError::Damaged("line length"))?;
         let Some((line, rest)) = self.text.split_at_checked(length) else {
@@ -216,17 +205,8 @@ impl<'a> Lines<'a> {
             ));
         };
         self.text = rest;
-        let stream = if head & 1 == 1 {
-            Stream::Stderr
-        } else {
-            Stream::Stdout
-        };
-        Ok(Line {
-            time_ms: self.time,
-            stream,
-            partial: head & 2 == 2,
-            text: line,
-        })
+        let stream = if head & 1 == 1 { Stream::Stderr } else { Stream::Stdout };
+        Ok(Line { time_ms: self.time, stream, partial: head & 2 == 2, text: line })
     }
 }
 
@@ -258,9 +238,7 @@ pub fn unpack(bytes: &[u8]) -> Result<Chunk, OutputError> {
     match zstd::zstd_safe::get_frame_content_size(packed) {
         Ok(Some(size)) if size == raw_length as u64 => {}
         _ => {
-            return Err(OutputError::Damaged(
-                "its length field and its content disagree",
-            ));
+            return Err(OutputError::Damaged("its length field and its content disagree"));
         }
     }
     let mut decompressor =
@@ -276,20 +254,12 @@ pub fn unpack(bytes: &[u8]) -> Result<Chunk, OutputError> {
     }
     let field = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
     let (lines, meta_length) = (field(1), field(5) as usize);
-    let Some(text_start) = PREFIX
-        .checked_add(meta_length)
-        .filter(|end| *end <= raw.len())
-    else {
+    let Some(text_start) = PREFIX.checked_add(meta_length).filter(|end| *end <= raw.len()) else {
         return Err(OutputError::Damaged("line table longer than the chunk"));
     };
     let text = std::str::from_utf8(&raw[text_start..])
         .map_err(|_| OutputError::Damaged("text is not UTF-8"))?;
-    let mut check = Lines {
-        meta: &raw[PREFIX..text_start],
-        text,
-        time: 0,
-        left: lines,
-    };
+    let mut check = Lines { meta: &raw[PREFIX..text_start], text, time: 0, left: lines };
     // Every line takes at least two bytes of meta, so this loop is bounded by the chunk's size whatever `lines` claims.
     for _ in 0..lines {
         check.step()?;
@@ -297,11 +267,7 @@ pub fn unpack(bytes: &[u8]) -> Result<Chunk, OutputError> {
     if !check.meta.is_empty() || !check.text.is_empty() {
         return Err(OutputError::Damaged("bytes after the last line"));
     }
-    Ok(Chunk {
-        raw,
-        text_start,
-        lines,
-    })
+    Ok(Chunk { raw, text_start, lines })
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -376,9 +342,8 @@ mod tests {
 
     #[test]
     fn flipped_bits_never_panic() {
-        let lines: Vec<_> = (0..50)
-            .map(|i| (i * 7, Stream::Stdout, false, format!("line {i} äöü")))
-            .collect();
+        let lines: Vec<_> =
+            (0..50).map(|i| (i * 7, Stream::Stdout, false, format!("line {i} äöü"))).collect();
         let good = pack(&lines);
         for position in 0..good.len() {
             for bit in 0..8 {
@@ -396,10 +361,7 @@ mod tests {
     fn a_bomb_is_refused_before_it_unpacks() {
         let bomb = zstd::bulk::compress(&vec![0u8; 64 << 20], 1).unwrap();
         let claim = |length: u32| [&length.to_le_bytes()[..], &bomb].concat();
-        assert_eq!(
-            unpack(&claim(64 << 20)),
-            Err(OutputError::TooLarge(64 << 20))
-        );
+        assert_eq!(unpack(&claim(64 << 20)), Err(OutputError::TooLarge(64 << 20)));
         assert!(matches!(unpack(&claim(1000)), Err(OutputError::Damaged(_))));
     }
 
@@ -408,19 +370,10 @@ mod tests {
         let mut builder = ChunkBuilder::new();
         let line = "x".repeat(MAX_RAW / 2);
         builder.push(1, Stream::Stdout, false, &line).unwrap();
-        assert_eq!(
-            builder.push(2, Stream::Stdout, false, &line),
-            Err(ChunkFull)
-        );
+        assert_eq!(builder.push(2, Stream::Stdout, false, &line), Err(ChunkFull));
         assert_eq!(builder.finish().0, 1);
         builder.push(2, Stream::Stdout, false, &line).unwrap();
         let (lines, bytes) = builder.finish();
-        assert_eq!(
-            (
-                lines,
-                unpack(&bytes).unwrap().lines().next().unwrap().time_ms
-            ),
-            (1, 2)
-        );
+        assert_eq!((lines, unpack(&bytes).unwrap().lines().next().unwrap().time_ms), (1, 2));
     }
 }

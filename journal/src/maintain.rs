@@ -1,0 +1,264 @@
+//! Changes to what is already stored: truncation of a suffix, deletion of a prefix, starting over, compression.
+//!
+//! Every step leaves a directory that opens: newest segments go first when a suffix is cut and oldest first when a prefix
+//! is deleted, each made durable before the next, so that a crash never leaves a gap.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+
+use crate::journal::{Active, Journal, Segment, Shared, Writer, lock, split_at_index};
+use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
+use crate::source::{BLOCK, Frames, Next, encode_block};
+use crate::{Error, directory, frame};
+
+/// A segment with nothing worth keeping is replaced by an empty one only if it is larger than this.
+const WORTH_REPLACING: u64 = 256 << 10;
+
+impl Journal {
+    /// Drops all records from `from` on, durably.
+    pub fn truncate_suffix(&self, from: u64) -> Result<(), Error> {
+        let shared = &self.shared;
+        let _maintenance = lock(&shared.maintenance);
+        let mut writer = lock(&shared.writer);
+        {
+            let mut state = shared.usable_state()?;
+            if from >= state.next {
+                return Ok(());
+            }
+            if from < state.first() {
+                return Err(Error::Gone { index: from, first: state.first() });
+            }
+            let keep = split_at_index(&state.pending, state.file_next, from);
+            state.pending.truncate(keep);
+            state.next = from;
+            if from >= state.file_next {
+                return Ok(());
+            }
+            state.file_next = from;
+            state.durable_next = state.durable_next.min(from);
+        }
+        shared.truncate_files(&mut writer, from).map_err(|error| shared.fail(error))
+    }
+
+    /// Unlinks segments all of whose records are below `keep_from`. Whole segments only: some records below may stay.
+    pub fn delete_prefix(&self, keep_from: u64) -> Result<(), Error> {
+        let shared = &self.shared;
+        let _maintenance = lock(&shared.maintenance);
+        let mut writer = lock(&shared.writer);
+        let nothing_to_keep = {
+            let state = shared.usable_state()?;
+            state.durable_next == state.next && keep_from >= state.next
+        };
+        if nothing_to_keep
+            && writer.active.as_ref().is_some_and(|active| active.offset > WORTH_REPLACING)
+        {
+            let next = lock(&shared.state).file_next;
+            shared.begin_segment(&mut writer, next)?;
+            shared.sync_files(&mut writer)?;
+        }
+        loop {
+            let oldest = {
+                let state = lock(&shared.state);
+                match &state.segments[..] {
+                    [oldest, second, ..] if second.file.first <= keep_from => {
+                        oldest.file.path.clone()
+                    }
+                    _ => return Ok(()),
+                }
+            };
+            directory::unlink(&oldest)?;
+            lock(&shared.state).segments.remove(0);
+        }
+    }
+
+    /// Drops everything; the next record gets the index `next_index`.
+    pub fn reset(&self, next_index: u64) -> Result<(), Error> {
+        let shared = &self.shared;
+        let _maintenance = lock(&shared.maintenance);
+        let mut writer = lock(&shared.writer);
+        let segments = {
+            let mut state = shared.usable_state()?;
+            state.pending.clear();
+            state.next = next_index.max(1);
+            state.file_next = state.next;
+            state.durable_next = state.next;
+            std::mem::take(&mut state.segments)
+        };
+        writer.active = None;
+        writer.unsynced = false;
+        let mut start_over = || {
+            segments.iter().rev().try_for_each(|segment| directory::unlink(&segment.file.path))?;
+            shared.begin_segment(&mut writer, next_index.max(1))?;
+            shared.sync_files(&mut writer).map(drop)
+        };
+        start_over().map_err(|error| shared.fail(error))
+    }
+
+    /// Compresses all sealed segments that are not compressed yet. Appending goes on meanwhile.
+    pub fn compress_sealed(&self, level: i32) -> Result<(), Error> {
+        self.shared.compress_sealed(level)
+    }
+}
+
+impl Shared {
+    fn truncate_files(&self, writer: &mut Writer, from: u64) -> Result<(), Error> {
+        loop {
+            let newest = {
+                let mut state = lock(&self.state);
+                match state.segments.len() {
+                    2.. => state.segments.pop_if(|newest| newest.file.first >= from),
+                    _ => None,
+                }
+            };
+            let Some(newest) = newest else { break };
+            writer.active = None;
+            writer.unsynced = false;
+            directory::unlink(&newest.file.path)?;
+        }
+        let Some(tail) = lock(&self.state).segments.last().cloned() else {
+            return Ok(());
+        };
+        let tail =
+            if tail.file.sealed { self.unseal(&tail, from)? } else { self.shorten(tail, from)? };
+        writer.active = Some(Active::open(&tail.file)?);
+        if let Some(last) = lock(&self.state).segments.last_mut() {
+            *last = tail;
+        }
+        Ok(())
+    }
+
+    fn shorten(&self, mut segment: Segment, from: u64) -> Result<Segment, Error> {
+        let mut frames = self.frames(&segment, from)?;
+        while frames.next_index() < from {
+            if let Next::Bad(reason) = frames.next()? {
+                return Err(segment.file.damaged(frames.offset(), reason));
+            }
+        }
+        let active = Active::open(&segment.file)?;
+        active
+            .file
+            .set_len(frames.offset())
+            .map_err(Error::io("shorten the file", &active.path))?;
+        active.file.sync_all().map_err(Error::io("sync the file", &active.path))?;
+        segment.forget_from(from);
+        Ok(segment)
+    }
+
+    /// Writes the records below `from` of a sealed segment back in the plain form.
+    fn unseal(&self, sealed: &Segment, from: u64) -> Result<Segment, Error> {
+        let plain = Segment::new(SegmentFile::new(&self.dir, sealed.file.first, false));
+        let mut frames = self.frames(sealed, sealed.file.first)?;
+        let mut record = Vec::new();
+        self.replace(sealed, &plain, |out| {
+            while frames.next_index() < from {
+                let index = frames.next_index();
+                match frames.next()? {
+                    Next::Record(payload) => {
+                        record.clear();
+                        // Everything that is sealed was durable, so each record may say so of the one before it.
+                        frame::encode(
+                            &mut record,
+                            self.salt,
+                            index,
+                            index - 1,
+                            &frames.bytes()[payload],
+                        );
+                        write(out, &record, &plain)?;
+                    }
+                    Next::End => {
+                        return Err(sealed.file.damaged(frames.offset(), "records are missing"));
+                    }
+                    Next::Bad(reason) => return Err(sealed.file.damaged(frames.offset(), reason)),
+                }
+            }
+            Ok(())
+        })?;
+        Ok(plain)
+    }
+
+    pub(crate) fn compress_sealed(&self, level: i32) -> Result<(), Error> {
+        let _maintenance = lock(&self.maintenance);
+        let segments = {
+            let state = self.usable_state()?;
+            let older = state.segments.split_last().map_or(&[][..], |(_, older)| older);
+            older.iter().filter(|segment| !segment.file.sealed).cloned().collect::<Vec<_>>()
+        };
+        for plain in &segments {
+            let sealed = self.seal(plain, level)?;
+            let mut state = lock(&self.state);
+            if let Some(place) = state.segments.iter_mut().find(|place| place.file == plain.file) {
+                *place = sealed;
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&self, plain: &Segment, level: i32) -> Result<Segment, Error> {
+        let mut sealed = Segment::new(SegmentFile::new(&self.dir, plain.file.first, true));
+        let mut points = Vec::new();
+        let mut offset = SEGMENT_HEAD;
+        let mut frames = self.frames(plain, plain.file.first)?;
+        self.replace(plain, &sealed, |out| {
+            let mut raw = Vec::new();
+            let mut first = plain.file.first;
+            loop {
+                let next = frames.next()?;
+                if let Next::Record(payload) = &next {
+                    raw.extend_from_slice(
+                        &frames.bytes()[payload.start - frame::HEAD..payload.end],
+                    );
+                }
+                let over = matches!(next, Next::End);
+                if let Next::Bad(reason) = next {
+                    return Err(plain.file.damaged(frames.offset(), reason));
+                }
+                if raw.len() >= BLOCK || (over && !raw.is_empty()) {
+                    let block = encode_block(self.salt, first, &raw, level)
+                        .map_err(Error::io("compress the file", &plain.file.path))?;
+                    write(out, &block, &sealed)?;
+                    points.push((first, offset));
+                    offset += block.len() as u64;
+                    first = frames.next_index();
+                    raw.clear();
+                }
+                if over {
+                    return Ok(());
+                }
+            }
+        })?;
+        points.iter().for_each(|(index, offset)| sealed.note(*index, *offset));
+        Ok(sealed)
+    }
+
+    /// Writes a segment in its other form, durably, and then unlinks the old form.
+    fn replace(
+        &self,
+        old: &Segment,
+        new: &Segment,
+        fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let temporary = new.file.path.with_extension("tmp");
+        let complete = || {
+            let mut out = BufWriter::with_capacity(BLOCK, segment::create(&temporary)?);
+            let head =
+                SegmentHead { salt: self.salt, first: new.file.first, sealed: new.file.sealed };
+            write(&mut out, &head.encode(), new)?;
+            fill(&mut out)?;
+            let file = out.into_inner().map_err(io::IntoInnerError::into_error);
+            let file = file.map_err(Error::io("write the file", &temporary))?;
+            file.sync_all().map_err(Error::io("sync the file", &temporary))?;
+            directory::publish(&temporary, &new.file.path)?;
+            directory::unlink(&old.file.path)
+        };
+        complete().inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+    }
+
+    fn frames(&self, segment: &Segment, index: u64) -> Result<Frames, Error> {
+        let (at, offset) = segment.seek(index);
+        Ok(Frames::new(segment.file.clone(), segment.file.open()?, self.salt, at, offset))
+    }
+}
+
+fn write(out: &mut BufWriter<File>, bytes: &[u8], segment: &Segment) -> Result<(), Error> {
+    out.write_all(bytes).map_err(Error::io("write the file", &segment.file.path))
+}

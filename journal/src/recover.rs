@@ -1,0 +1,183 @@
+//! Opening a journal's directory: find the segments, check them, cut a torn tail.
+//!
+//! Invariant: only bytes that cannot have been acknowledged are ever removed. Whatever else is wrong is reported and left
+//! alone, and then nothing at all is changed.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+
+use crate::journal::{Active, Options, Segment, Verify};
+use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
+use crate::source::{Frames, Next};
+use crate::{Error, directory, frame};
+
+/// What `open` found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The first record's index (what the first record will get, when there are none).
+    pub first_index: u64,
+    /// The last record's index; `first_index - 1` when there are none.
+    pub last_index: u64,
+    /// The torn tail that was cut, if any. Nothing acknowledged was in it.
+    pub cut: Option<Cut>,
+}
+
+/// A torn tail: the trace of a write that was never acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment file that was cut.
+    pub file: PathBuf,
+    /// Its length now.
+    pub offset: u64,
+    /// How many bytes were cut.
+    pub bytes: u64,
+    /// What was wrong with them.
+    pub reason: String,
+}
+
+/// What the writer starts from.
+pub(crate) struct Start {
+    pub segments: Vec<Segment>,
+    pub salt: u32,
+    pub next: u64,
+    pub active: Option<Active>,
+    pub cut: Option<Cut>,
+}
+
+/// What to do to the tail once everything was found good.
+enum Mend {
+    Nothing,
+    Unlink(SegmentFile),
+    Shorten(SegmentFile, u64),
+}
+
+/// Reads the directory and mends its tail. The caller holds the lock.
+pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
+    let mut files = segment::list(dir)?;
+    let mut start = Start {
+        segments: Vec::new(),
+        salt: fresh_salt(),
+        next: options.first_index.max(1),
+        active: None,
+        cut: None,
+    };
+    let mut mend = Mend::Nothing;
+
+    if let Some(last) = files.pop_if(|last| !last.sealed && head_is_missing(last)) {
+        start.next = last.first;
+        start.cut = Some(cut(&last, 0, "its head was never written".to_owned())?);
+        mend = Mend::Unlink(last);
+    }
+    let mut salt = None;
+    for (position, file) in files.iter().enumerate() {
+        let successor = files.get(position + 1);
+        let handle = file.open()?;
+        let head = SegmentHead::read(file, &handle)?
+            .ok_or_else(|| file.damaged(0, "the file has no head"))?;
+        if *salt.get_or_insert(head.salt) != head.salt {
+            return Err(file.damaged(0, "the file belongs to another journal"));
+        }
+        let mut segment = Segment::new(file.clone());
+        let is_tail = successor.is_none();
+        if !is_tail && options.verify == Verify::Tail {
+            start.segments.push(segment);
+            continue;
+        }
+        let mut frames = Frames::new(file.clone(), handle, head.salt, head.first, SEGMENT_HEAD);
+        let bad = loop {
+            if frames.at_seek_point() {
+                segment.note(frames.next_index(), frames.offset());
+            }
+            match frames.next()? {
+                Next::Record(_) => {}
+                Next::End => break None,
+                Next::Bad(reason) => break Some(reason),
+            }
+        };
+        let (next, offset) = (frames.next_index(), frames.offset());
+        match (bad, successor) {
+            (None, Some(successor)) if successor.first != next => {
+                let reason =
+                    format!("records {next} to {} are missing", successor.first.saturating_sub(1));
+                return Err(file.damaged(offset, reason));
+            }
+            (Some(reason), Some(_)) => return Err(file.damaged(offset, reason)),
+            (Some(reason), None) if file.sealed || start.cut.is_some() => {
+                return Err(file.damaged(offset, reason));
+            }
+            (Some(reason), None) => {
+                let bytes = fs::read(&file.path).map_err(Error::io("read the file", &file.path))?;
+                let rest = bytes.get(offset as usize..).unwrap_or_default();
+                if frame::proof_of_damage(rest, head.salt, next).is_some() {
+                    return Err(file.damaged(offset, reason));
+                }
+                start.cut = Some(cut(file, offset, reason)?);
+                mend = Mend::Shorten(file.clone(), offset);
+            }
+            (None, _) => {}
+        }
+        if is_tail {
+            if start.cut.is_some() && matches!(mend, Mend::Unlink(_)) && start.next != next {
+                return Err(file
+                    .damaged(offset, format!("records {next} to {} are missing", start.next - 1)));
+            }
+            start.next = next;
+        }
+        start.segments.push(segment);
+    }
+    start.salt = salt.unwrap_or(start.salt);
+    carry_out(dir, &mut start, mend)?;
+    Ok(start)
+}
+
+/// Everything was found good: now, and only now, change the directory.
+fn carry_out(dir: &Path, start: &mut Start, mend: Mend) -> Result<(), Error> {
+    match mend {
+        Mend::Nothing => {}
+        Mend::Unlink(file) => directory::unlink(&file.path)?,
+        Mend::Shorten(file, offset) => {
+            let handle = OpenOptions::new()
+                .write(true)
+                .open(&file.path)
+                .map_err(Error::io("open the file", &file.path))?;
+            handle.set_len(offset).map_err(Error::io("shorten the file", &file.path))?;
+            handle.sync_all().map_err(Error::io("sync the file", &file.path))?;
+        }
+    }
+    for segment in start.segments.iter().filter(|segment| segment.file.sealed) {
+        let plain = SegmentFile::new(dir, segment.file.first, false);
+        if plain.path.exists() {
+            directory::unlink(&plain.path)?;
+        }
+    }
+    for entry in fs::read_dir(dir).map_err(Error::io("read the directory", dir))? {
+        let path = entry.map_err(Error::io("read the directory", dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "tmp") {
+            directory::unlink(&path)?;
+        }
+    }
+    if let Some(tail) = start.segments.last().filter(|tail| !tail.file.sealed) {
+        let active = Active::open(&tail.file)?;
+        // A process that was killed leaves records in the page cache only: they count as durable from here on.
+        active.file.sync_data().map_err(Error::io("sync the file", &tail.file.path))?;
+        directory::sync(dir)?;
+        start.active = Some(active);
+    }
+    Ok(())
+}
+
+fn head_is_missing(file: &SegmentFile) -> bool {
+    let head = file.open().and_then(|handle| SegmentHead::read(file, &handle));
+    matches!(head, Ok(None))
+}
+
+fn cut(file: &SegmentFile, offset: u64, reason: String) -> Result<Cut, Error> {
+    let length = fs::metadata(&file.path).map_err(Error::io("stat the file", &file.path))?.len();
+    Ok(Cut { file: file.path.clone(), offset, bytes: length.saturating_sub(offset), reason })
+}
+
+/// Any number will do, as long as two journals rarely share it.
+fn fresh_salt() -> u32 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() as u32
+}

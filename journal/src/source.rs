@@ -1,0 +1,275 @@
+//! Reading a segment record by record, whichever form it has.
+//!
+//! A [`Frames`] yields whole, checked records or says why there is none; what a missing or bad record means (nothing yet,
+//! a torn tail, damage) is for its caller to decide. Memory is bounded by the largest record or block of the file.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use crate::Error;
+use crate::frame::{HEAD, Head, MAX_RECORD};
+use crate::segment::{SEGMENT_HEAD, SegmentFile};
+
+/// Bytes read at a time from a plain segment.
+const READ: usize = 256 << 10;
+/// Raw bytes that go into one block of a sealed segment, at least.
+pub(crate) const BLOCK: usize = 256 << 10;
+/// `crc32c u32` of the rest, `packed length u32`, `raw length u32`, `first index u64`.
+pub(crate) const BLOCK_HEAD: usize = 20;
+
+/// What comes next in a segment.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A whole record; its payload is at this range of [`Frames::bytes`].
+    Record(Range<usize>),
+    /// The file ends exactly here.
+    End,
+    /// No whole, good record begins here.
+    Bad(String),
+}
+
+/// A cursor over the records of one segment.
+pub(crate) struct Frames {
+    segment: SegmentFile,
+    file: File,
+    salt: u32,
+    buffer: Vec<u8>,
+    /// Where in `buffer` the next record begins.
+    at: usize,
+    /// Where in the file `buffer` ends.
+    file_offset: u64,
+    /// Where in the file the block in `buffer` begins (sealed form).
+    block_start: u64,
+    next_index: u64,
+}
+
+impl Frames {
+    /// A cursor at `offset`, where the record (plain) or block (sealed) that begins with `index` is.
+    pub fn new(segment: SegmentFile, file: File, salt: u32, index: u64, offset: u64) -> Frames {
+        let offset = offset.max(SEGMENT_HEAD);
+        Frames {
+            segment,
+            file,
+            salt,
+            buffer: Vec::new(),
+            at: 0,
+            file_offset: offset,
+            block_start: offset,
+            next_index: index,
+        }
+    }
+
+    /// The segment it reads.
+    pub fn segment(&self) -> &SegmentFile {
+        &self.segment
+    }
+
+    /// The journal's salt.
+    pub fn salt(&self) -> u32 {
+        self.salt
+    }
+
+    /// The file it reads.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The index of the record that `next` will return.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Where in the file the next record begins (plain), or the block that it is in (sealed).
+    pub fn offset(&self) -> u64 {
+        match self.segment.sealed {
+            false => self.file_offset - (self.buffer.len() - self.at) as u64,
+            true if self.at == self.buffer.len() => self.file_offset,
+            true => self.block_start,
+        }
+    }
+
+    /// Whether the next record is the first of what a seek could start at.
+    pub fn at_seek_point(&self) -> bool {
+        !self.segment.sealed || self.at == self.buffer.len()
+    }
+
+    /// The bytes that [`Next::Record`] points into.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// Forgets what was read ahead, so that the next call sees what the file holds then.
+    pub fn reread(&mut self) {
+        if !self.segment.sealed {
+            self.file_offset = self.offset();
+            self.buffer.clear();
+            self.at = 0;
+        }
+    }
+
+    /// The next record.
+    pub fn next(&mut self) -> Result<Next, Error> {
+        loop {
+            let ahead = &self.buffer[self.at..];
+            let mut wanted = HEAD;
+            if let Some(head) = Head::parse(ahead) {
+                if head.index != self.next_index {
+                    return Ok(Next::Bad(format!(
+                        "expected record {}, found {}",
+                        self.next_index, head.index
+                    )));
+                }
+                if head.length > MAX_RECORD {
+                    return Ok(Next::Bad(format!(
+                        "record {} has an impossible length",
+                        head.index
+                    )));
+                }
+                wanted = head.total();
+                if let Some(record) = ahead.get(..wanted) {
+                    if !head.holds(record, self.salt) {
+                        return Ok(Next::Bad(format!(
+                            "record {} has a wrong checksum",
+                            head.index
+                        )));
+                    }
+                    let payload = self.at + HEAD..self.at + wanted;
+                    self.at += wanted;
+                    self.next_index += 1;
+                    return Ok(Next::Record(payload));
+                }
+            }
+            let missing = wanted - ahead.len();
+            let nothing_ahead = ahead.is_empty();
+            match self.fill(missing)? {
+                Fill::More => {}
+                Fill::End { left: 0 } if nothing_ahead => return Ok(Next::End),
+                Fill::End { .. } => {
+                    return Ok(Next::Bad(format!("record {} is incomplete", self.next_index)));
+                }
+                Fill::Bad(reason) => return Ok(Next::Bad(reason)),
+            }
+        }
+    }
+
+    fn fill(&mut self, missing: usize) -> Result<Fill, Error> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        if self.segment.sealed { self.fill_block() } else { self.fill_plain(missing) }
+    }
+
+    fn fill_plain(&mut self, missing: usize) -> Result<Fill, Error> {
+        let start = self.buffer.len();
+        // A damaged length must not make us allocate more than the file can fill.
+        let length =
+            self.file.metadata().map_err(Error::io("stat the file", &self.segment.path))?.len();
+        let left = length.saturating_sub(self.file_offset);
+        if left < missing as u64 {
+            return Ok(Fill::End { left });
+        }
+        let wanted = left.min(missing.max(READ) as u64) as usize;
+        self.buffer.resize(start + wanted, 0);
+        let mut have = 0;
+        while have < missing {
+            match self
+                .file
+                .read_at(&mut self.buffer[start + have..], self.file_offset + have as u64)
+            {
+                Ok(0) => break,
+                Ok(read) => have += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read the file", &self.segment.path)(error)),
+            }
+        }
+        self.buffer.truncate(start + have);
+        self.file_offset += have as u64;
+        Ok(if have < missing { Fill::End { left } } else { Fill::More })
+    }
+
+    fn fill_block(&mut self) -> Result<Fill, Error> {
+        if !self.buffer.is_empty() {
+            return Ok(Fill::Bad("a record goes over the end of its block".to_owned()));
+        }
+        let start = self.file_offset;
+        let mut head = [0; BLOCK_HEAD];
+        match read_full(&self.file, &mut head, start) {
+            Ok(0) => return Ok(Fill::End { left: 0 }),
+            Ok(BLOCK_HEAD) => {}
+            Ok(_) => return Ok(Fill::Bad("a block is incomplete".to_owned())),
+            Err(error) => return Err(Error::io("read the file", &self.segment.path)(error)),
+        }
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (crc, packed_length, raw_length) = (word(0), word(4) as usize, word(8) as usize);
+        let first = u64::from(word(12)) | u64::from(word(16)) << 32;
+        let length =
+            self.file.metadata().map_err(Error::io("stat the file", &self.segment.path))?.len();
+        if packed_length as u64 > length - start.min(length)
+            || raw_length > BLOCK + HEAD + MAX_RECORD
+        {
+            return Ok(Fill::Bad("a block has an impossible length".to_owned()));
+        }
+        let mut packed = vec![0; packed_length];
+        let read = read_full(&self.file, &mut packed, start + BLOCK_HEAD as u64)
+            .map_err(Error::io("read the file", &self.segment.path))?;
+        if read < packed_length {
+            return Ok(Fill::Bad("a block is incomplete".to_owned()));
+        }
+        let sum = crc32c::crc32c_append(crc32c::crc32c_append(self.salt, &head[4..]), &packed);
+        if sum != crc || first != self.next_index {
+            return Ok(Fill::Bad(format!(
+                "the block of record {} has a wrong checksum",
+                self.next_index
+            )));
+        }
+        self.buffer = match zstd::bulk::decompress(&packed, raw_length) {
+            Ok(raw) if raw.len() == raw_length && !raw.is_empty() => raw,
+            _ => {
+                return Ok(Fill::Bad(format!(
+                    "the block of record {} does not unpack",
+                    self.next_index
+                )));
+            }
+        };
+        self.block_start = start;
+        self.file_offset = start + (BLOCK_HEAD + packed_length) as u64;
+        Ok(Fill::More)
+    }
+}
+
+enum Fill {
+    More,
+    /// Too few bytes: so many are left in the file.
+    End {
+        left: u64,
+    },
+    Bad(String),
+}
+
+fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut have = 0;
+    while have < bytes.len() {
+        match file.read_at(&mut bytes[have..], offset + have as u64) {
+            Ok(0) => break,
+            Ok(read) => have += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
+}
+
+/// One block of a sealed segment.
+pub(crate) fn encode_block(salt: u32, first: u64, raw: &[u8], level: i32) -> io::Result<Vec<u8>> {
+    let packed = zstd::bulk::compress(raw, level)?;
+    let mut block = vec![0; 4];
+    block.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+    block.extend_from_slice(&(raw.len() as u32).to_le_bytes());
+    block.extend_from_slice(&first.to_le_bytes());
+    block.extend_from_slice(&packed);
+    let crc = crc32c::crc32c_append(salt, &block[4..]);
+    block[..4].copy_from_slice(&crc.to_le_bytes());
+    Ok(block)
+}
