@@ -1,6 +1,6 @@
 //! Go durations (`1h0m0s`), as Tekton reads and prints them.
 
-use serde::de::{Deserializer, Error};
+use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// A length of time in whole nanoseconds, with Go's text form.
@@ -37,17 +37,15 @@ impl GoDuration {
         }
         let mut total: i128 = 0;
         while !rest.is_empty() {
-            let number_end = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .unwrap_or(rest.len());
+            let number_end =
+                rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             let (number, after) = rest.split_at(number_end);
             let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
             if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
                 return Err(invalid());
             }
-            let unit_end = after
-                .find(|c: char| c == '.' || c.is_ascii_digit())
-                .unwrap_or(after.len());
+            let unit_end =
+                after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
             let (unit, next) = after.split_at(unit_end);
             let scale: i128 = match unit {
                 "" => return Err(format!("time: missing unit in duration {}", quoted())),
@@ -58,10 +56,7 @@ impl GoDuration {
                 "m" => 60_000_000_000,
                 "h" => 3_600_000_000_000,
                 other => {
-                    return Err(format!(
-                        "time: unknown unit {other:?} in duration {}",
-                        quoted()
-                    ));
+                    return Err(format!("time: unknown unit {other:?} in duration {}", quoted()));
                 }
             };
             let whole: i128 = if whole.is_empty() {
@@ -94,11 +89,7 @@ impl std::fmt::Display for GoDuration {
             let fraction = format!("{:0width$}", value % unit, width = unit.ilog10() as usize);
             let fraction = fraction.trim_end_matches('0');
             let whole = value / unit;
-            if fraction.is_empty() {
-                whole.to_string()
-            } else {
-                format!("{whole}.{fraction}")
-            }
+            if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
         };
         match nanos {
             0 => f.write_str("0s"),
@@ -126,8 +117,26 @@ impl Serialize for GoDuration {
 }
 
 impl<'de> Deserialize<'de> for GoDuration {
+    /// Asks for a newtype of this name, so that the loader, which reports all faults and not the
+    /// first alone, can tell a duration from other text.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        GoDuration::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = GoDuration;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a duration such as 1h30m")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<GoDuration, E> {
+                GoDuration::parse(text).map_err(E::custom)
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<GoDuration, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+        }
+        deserializer.deserialize_newtype_struct("GoDuration", Text)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -87,7 +88,6 @@ impl crate::object::Absent for ResourceRequirements {
 
 /// A Kubernetes quantity (`100m`, `64Mi`, `2`), as text. Numbers in YAML become their text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Quantity(pub String);
 
 impl crate::object::Absent for Quantity {
@@ -187,13 +187,42 @@ object! {
 }
 
 /// A port by number or by the name of a declared port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum IntOrString {
     /// The number itself.
     Int(i32),
     /// A name, or a number as text.
     String(String),
+}
+
+impl<'de> Deserialize<'de> for IntOrString {
+    /// Asks for a newtype of this name, for which the loader gives a number or a text.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = IntOrString;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an integer or a string")
+            }
+            fn visit_i64<E: Error>(self, value: i64) -> Result<IntOrString, E> {
+                i32::try_from(value).map(IntOrString::Int).map_err(E::custom)
+            }
+            fn visit_u64<E: Error>(self, value: u64) -> Result<IntOrString, E> {
+                i32::try_from(value).map(IntOrString::Int).map_err(E::custom)
+            }
+            fn visit_str<E: Error>(self, value: &str) -> Result<IntOrString, E> {
+                Ok(IntOrString::String(value.to_owned()))
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<IntOrString, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+        }
+        deserializer.deserialize_newtype_struct("IntOrString", Either)
+    }
 }
 
 object! {

@@ -37,9 +37,7 @@ impl Bundle {
 
     /// All documents of a kind, in order.
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Document> + 'a {
-        self.documents
-            .iter()
-            .filter(move |document| document.object.kind() == kind)
+        self.documents.iter().filter(move |document| document.object.kind() == kind)
     }
 }
 

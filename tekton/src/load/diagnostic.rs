@@ -1,9 +1,13 @@
 //! A fault and its place, and how it is shown to a person: file, line, column, the line itself and
-//! a caret. Fits in 80 columns however long the line is, and passes no control bytes through.
+//! a caret. The excerpt fits in 80 columns however long the line is, and no control byte of the
+//! input reaches the terminal.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::{Source, Span};
+use super::decode::Found;
+use super::yaml::Fault;
+use super::{Document, Source, Span};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +16,16 @@ pub enum Severity {
     Error,
     /// Worth saying; nothing is refused.
     Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        }
+    }
 }
 
 /// A fault, located.
@@ -31,7 +45,7 @@ pub struct Diagnostic {
     pub span: Span,
     /// What to do, e.g. "did you mean `steps`?".
     pub help: Option<String>,
-    /// Another place that belongs to it.
+    /// Other places that belong to it.
     pub related: Vec<Related>,
 }
 
@@ -47,13 +61,216 @@ pub struct Related {
 }
 
 impl Diagnostic {
+    pub(super) fn from_yaml(fault: Fault, source: &Arc<Source>) -> Self {
+        let related = fault.first.map(|span| Related {
+            message: "first set here".to_owned(),
+            source: Arc::clone(source),
+            span,
+        });
+        Diagnostic {
+            code: fault.code,
+            severity: Severity::Error,
+            message: fault.message,
+            path: String::new(),
+            source: Arc::clone(source),
+            span: fault.span,
+            help: fault.help,
+            related: related.into_iter().collect(),
+        }
+    }
+
+    pub(super) fn from_decode(found: Found, source: &Arc<Source>) -> Self {
+        Diagnostic {
+            code: found.code,
+            severity: if found.warning { Severity::Warning } else { Severity::Error },
+            message: found.message,
+            path: found.path,
+            source: Arc::clone(source),
+            span: found.span,
+            help: found.help,
+            related: Vec::new(),
+        }
+    }
+
+    pub(super) fn duplicate(document: &Document, first: &Document) -> Self {
+        const NAME: &str = "metadata.name";
+        let (kind, name) = (document.object.kind(), document.name());
+        let mut found = document.diagnostic(
+            "decode/duplicate",
+            format!("{kind} {name:?} is defined twice"),
+            NAME,
+        );
+        found.related.push(Related {
+            message: "first defined here".to_owned(),
+            source: Arc::clone(&first.source),
+            span: first.locate(NAME),
+        });
+        found
+    }
+
+    /// Tekton's text with the field, `message: path`, as knative prints a field error; a message
+    /// that names its field itself (Go's decoder) stands alone.
+    pub fn text(&self) -> String {
+        if self.path.is_empty() || !self.code.starts_with("validate/") {
+            return self.message.clone();
+        }
+        match self.message.split_once('\n') {
+            Some((message, details)) => format!("{message}: {}\n{details}", self.path),
+            None => format!("{}: {}", self.message, self.path),
+        }
+    }
+
     /// `file:line:column: error: message`, the source line and a caret, then the help; several
     /// lines without a final line break.
     pub fn render(&self, color: bool) -> String {
-        let _ = color;
-        format!(
-            "{}:{}:{}: error: {}",
-            self.source.name, self.span.line, self.span.column, self.message
-        )
+        let paint = Paint { color };
+        let severity = match self.severity {
+            Severity::Error => paint.red("error"),
+            Severity::Warning => paint.yellow("warning"),
+        };
+        let mut out =
+            format!("{}: {severity}: {}", place(&self.source, self.span), clean(&self.text()));
+        out.push_str(&excerpt(&self.source.text, self.span, paint));
+        for related in &self.related {
+            let _ = write!(
+                out,
+                "\n{}: {}",
+                place(&related.source, related.span),
+                clean(&related.message)
+            );
+            out.push_str(&excerpt(&related.source.text, related.span, paint));
+        }
+        if let Some(help) = &self.help {
+            let _ = write!(out, "\n  {} {}", paint.cyan("help:"), clean(help));
+        }
+        out
+    }
+}
+
+/// The diagnostics of one document: Tekton's own complaint first, the others as they stand.
+pub(super) fn in_order(mut found: Vec<Found>, source: &Arc<Source>) -> Vec<Diagnostic> {
+    let aborting = found.iter().position(|found| found.aborts);
+    let first = aborting.or_else(|| found.iter().position(|found| !found.warning));
+    let first = first.map(|at| found.remove(at));
+    found.sort_by_key(|found| found.span.start);
+    first.into_iter().chain(found).map(|found| Diagnostic::from_decode(found, source)).collect()
+}
+
+fn place(source: &Source, span: Span) -> String {
+    let name = clean(&source.name);
+    match span.line {
+        0 => name,
+        line => format!("{name}:{line}:{}", span.column),
+    }
+}
+
+/// Text that a terminal takes as text.
+fn clean(text: &str) -> String {
+    let replace = |c: char| match c {
+        '\n' => c,
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(replace).collect()
+}
+
+const WIDTH: usize = 80;
+
+/// The line of the span, and carets under the span. Begins with a line break; empty if there is
+/// nothing to show.
+fn excerpt(text: &str, span: Span, paint: Paint) -> String {
+    if span.line == 0 {
+        return String::new();
+    }
+    let start = floor_boundary(text, span.start as usize);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+    let line = text[line_start..line_end].trim_end();
+    let shown = |part: &str| -> Vec<char> {
+        part.chars()
+            .filter(|c| *c != '\u{feff}')
+            .map(|c| match c {
+                '\t' => ' ',
+                c if c.is_control() => '\u{fffd}',
+                c => c,
+            })
+            .collect()
+    };
+    let gutter = span.line.to_string();
+    let room = WIDTH - gutter.len() - 3;
+    let caret_end = floor_boundary(text, span.end as usize).clamp(start, line_end);
+    let caret_at = shown(&text[line_start..start]).len();
+    let caret_width = shown(&text[start..caret_end]).len().max(1);
+    // A very long line is cut before it is copied.
+    let cut_start = floor_boundary(text, start.saturating_sub(4 * WIDTH).max(line_start));
+    let cut_end = floor_boundary(text, line_end.min(start + 4 * WIDTH));
+    let window = shown(text[cut_start..cut_end].trim_end());
+    let skipped = shown(&text[line_start..cut_start]).len();
+    let whole = line.len() <= room && skipped == 0;
+    let (line, caret_at) = if whole || (skipped == 0 && window.len() <= room) {
+        (window, caret_at)
+    } else {
+        cut(&window, caret_at - skipped, skipped > 0, room)
+    };
+    let caret_width = caret_width.min(room.saturating_sub(caret_at)).max(1);
+    let line: String = line.into_iter().collect();
+    let margin = " ".repeat(gutter.len());
+    format!(
+        "\n{} {line}\n{} {}{}",
+        paint.blue(&format!("{gutter} |")),
+        paint.blue(&format!("{margin} |")),
+        " ".repeat(caret_at),
+        paint.red(&"^".repeat(caret_width)),
+    )
+}
+
+/// A window of the line around the caret, with `…` where something is left out.
+fn cut(line: &[char], caret_at: usize, already_cut: bool, room: usize) -> (Vec<char>, usize) {
+    let from = caret_at.saturating_sub(room / 2);
+    let to = (from + room).min(line.len());
+    let mut part: Vec<char> = line.get(from..to).unwrap_or_default().to_vec();
+    if (from > 0 || already_cut)
+        && caret_at > from
+        && let Some(first) = part.first_mut()
+    {
+        *first = '…';
+    }
+    if to < line.len()
+        && let Some(last) = part.last_mut()
+    {
+        *last = '…';
+    }
+    (part, caret_at - from)
+}
+
+fn floor_boundary(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+#[derive(Clone, Copy)]
+struct Paint {
+    color: bool,
+}
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn red(self, text: &str) -> String {
+        self.with("1;31", text)
+    }
+
+    fn yellow(self, text: &str) -> String {
+        self.with("1;33", text)
+    }
+
+    fn blue(self, text: &str) -> String {
+        self.with("34", text)
+    }
+
+    fn cyan(self, text: &str) -> String {
+        self.with("36", text)
     }
 }

@@ -3,18 +3,27 @@
 //!
 //! [`load`] never panics and is bounded in time, memory and depth, whatever the text. It reports
 //! what Tekton's API would refuse while *decoding* (unknown fields, wrong types); what Tekton's
-//! webhook refuses afterwards is [`crate::validate`]'s affair. It reads no files.
+//! webhook refuses afterwards is validation's affair. It reads no files.
 
 mod bundle;
+mod decode;
+mod defaults;
 mod diagnostic;
+mod go;
+mod kinds;
 mod locate;
 mod node;
+mod scalar;
+mod suggest;
+mod v1beta1;
+mod yaml;
 
 use std::sync::Arc;
 
 pub use bundle::Bundle;
 pub use diagnostic::{Diagnostic, Related, Severity};
 pub use node::{Entry, Node, Span, Value};
+pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 
 use crate::flags::FeatureFlags;
 use crate::object::Object;
@@ -52,17 +61,76 @@ pub struct Document {
 pub struct Loaded {
     /// All documents that could be decoded, in order.
     pub bundle: Bundle,
-    /// What is wrong, in source order. Empty: everything was decoded.
+    /// What is wrong: source by source, document by document; of a document, Tekton's own first
+    /// complaint comes first. Warnings refuse nothing.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// Whether anything was refused.
+    pub fn has_errors(&self) -> bool {
+        let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+        self.diagnostics.iter().any(is_error)
+    }
 }
 
 /// Reads all documents of all sources: parse, decode, convert to v1, default.
 ///
 /// Tekton stops at its first decode error; this goes on, but within one document the first
-/// diagnostic is the one Tekton would give. A document with a diagnostic is not in the bundle.
+/// diagnostic is the one Tekton would give. A document with an error is not in the bundle.
 pub fn load(sources: &[Source], flags: &FeatureFlags) -> Loaded {
-    let _ = (sources, flags);
-    Loaded::default()
+    let mut loaded = Loaded::default();
+    for source in sources {
+        let source = Arc::new(source.clone());
+        let parsed = yaml::parse(&source.text);
+        let faults = parsed.faults.into_iter();
+        loaded.diagnostics.extend(faults.map(|fault| Diagnostic::from_yaml(fault, &source)));
+        for (index, root) in parsed.documents {
+            for root in kinds::list_items(root) {
+                load_document(&source, index, root, flags, &mut loaded);
+            }
+        }
+    }
+    loaded
+}
+
+fn load_document(
+    source: &Arc<Source>,
+    index: usize,
+    root: Node,
+    flags: &FeatureFlags,
+    loaded: &mut Loaded,
+) {
+    if root.is_null() {
+        return;
+    }
+    let decoded = match kinds::decode(&root) {
+        Ok(decoded) => decoded,
+        Err(found) => {
+            let found = Diagnostic::from_decode(found, source);
+            loaded.diagnostics.push(found);
+            return;
+        }
+    };
+    let refused = decoded.found.iter().any(|found| !found.warning);
+    loaded.diagnostics.extend(diagnostic::in_order(decoded.found, source));
+    if refused {
+        return;
+    }
+    let mut object = decoded.object;
+    defaults::set_defaults(&mut object, flags);
+    let document = Document {
+        source: Arc::clone(source),
+        index,
+        root,
+        object,
+        declared_api_version: decoded.api_version,
+        v1beta1_fields: decoded.v1beta1_fields,
+    };
+    if let Err((document, first)) = loaded.bundle.insert(document) {
+        let found = Diagnostic::duplicate(&document, first);
+        loaded.diagnostics.push(found);
+    }
 }
 
 impl Document {

@@ -70,11 +70,7 @@ impl Node {
             return None;
         };
         let exact = entries.iter().find(|entry| &*entry.key == key);
-        exact.or_else(|| {
-            entries
-                .iter()
-                .find(|entry| entry.key.eq_ignore_ascii_case(key))
-        })
+        exact.or_else(|| entries.iter().find(|entry| entry.key.eq_ignore_ascii_case(key)))
     }
 
     /// The text, if this is a string.
