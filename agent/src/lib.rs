@@ -6,6 +6,7 @@
 mod agent;
 pub mod backend;
 pub mod clock;
+pub mod entrypoint_binary;
 mod image_map;
 pub mod pod;
 

@@ -119,16 +119,8 @@ impl Frame<'_> {
     pub fn encode(&self, buffer: &mut Vec<u8>) {
         match self {
             Self::Started { time_ms } => put(buffer, STARTED, *time_ms, &[]),
-            Self::Output {
-                time_ms,
-                stream,
-                bytes,
-            } => {
-                let kind = if *stream == Stream::Stdout {
-                    STDOUT
-                } else {
-                    STDERR
-                };
+            Self::Output { time_ms, stream, bytes } => {
+                let kind = if *stream == Stream::Stdout { STDOUT } else { STDERR };
                 put(buffer, kind, *time_ms, bytes);
             }
             Self::Ended { time_ms, ended } => {
@@ -148,15 +140,7 @@ impl Frame<'_> {
 /// The header of an output frame, for a writer that has the payload elsewhere already.
 #[must_use]
 pub fn output_header(time_ms: i64, stream: Stream, length: usize) -> [u8; HEADER] {
-    header(
-        if stream == Stream::Stdout {
-            STDOUT
-        } else {
-            STDERR
-        },
-        time_ms,
-        length,
-    )
+    header(if stream == Stream::Stdout { STDOUT } else { STDERR }, time_ms, length)
 }
 
 fn header(kind: u8, time_ms: i64, length: usize) -> [u8; HEADER] {
@@ -198,10 +182,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the bytes are no frames: then the rest of the file cannot be read.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an Iterator would go on after an error"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "an Iterator would go on after an error")]
     pub fn next(&mut self) -> Result<Option<Frame<'a>>, Malformed> {
         let rest = &self.bytes[self.used..];
         let Some((header, body)) = rest.split_at_checked(HEADER) else {
@@ -222,20 +203,9 @@ impl<'a> Reader<'a> {
         };
         let frame = match kind {
             STARTED => Frame::Started { time_ms },
-            STDOUT => Frame::Output {
-                time_ms,
-                stream: Stream::Stdout,
-                bytes: payload,
-            },
-            STDERR => Frame::Output {
-                time_ms,
-                stream: Stream::Stderr,
-                bytes: payload,
-            },
-            ENDED => Frame::Ended {
-                time_ms,
-                ended: decode_ended(payload)?,
-            },
+            STDOUT => Frame::Output { time_ms, stream: Stream::Stdout, bytes: payload },
+            STDERR => Frame::Output { time_ms, stream: Stream::Stderr, bytes: payload },
+            ENDED => Frame::Ended { time_ms, ended: decode_ended(payload)? },
             _ => return Err(Malformed("unknown kind of frame")),
         };
         self.used += HEADER + length;
@@ -247,10 +217,8 @@ fn decode_ended(payload: &[u8]) -> Result<Ended, Malformed> {
     let mut d = Decoder::new(payload);
     let exit_code = d.i32()?;
     let code = d.u8()?;
-    let ending = Ending::ALL
-        .into_iter()
-        .find(|e| e.code() == code)
-        .ok_or(Malformed("unknown ending"))?;
+    let ending =
+        Ending::ALL.into_iter().find(|e| e.code() == code).ok_or(Malformed("unknown ending"))?;
     let ended = Ended {
         exit_code,
         ending,
@@ -270,16 +238,8 @@ mod tests {
     fn frames() -> Vec<Frame<'static>> {
         let mut frames = vec![
             Frame::Started { time_ms: 5 },
-            Frame::Output {
-                time_ms: 6,
-                stream: Stream::Stdout,
-                bytes: b"out\n",
-            },
-            Frame::Output {
-                time_ms: 7,
-                stream: Stream::Stderr,
-                bytes: &[0xff, 0],
-            },
+            Frame::Output { time_ms: 6, stream: Stream::Stdout, bytes: b"out\n" },
+            Frame::Output { time_ms: 7, stream: Stream::Stderr, bytes: &[0xff, 0] },
         ];
         for ending in Ending::ALL {
             frames.push(Frame::Ended {
@@ -331,12 +291,7 @@ mod tests {
     #[test]
     fn an_output_header_is_the_start_of_its_frame() {
         let mut bytes = Vec::new();
-        Frame::Output {
-            time_ms: 9,
-            stream: Stream::Stderr,
-            bytes: b"abc",
-        }
-        .encode(&mut bytes);
+        Frame::Output { time_ms: 9, stream: Stream::Stderr, bytes: b"abc" }.encode(&mut bytes);
         assert_eq!(bytes[..HEADER], output_header(9, Stream::Stderr, 3));
     }
 }

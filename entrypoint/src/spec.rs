@@ -182,12 +182,7 @@ impl Spec {
             env: d.pairs()?,
             cwd: d.option(Decoder::str)?,
             record: d.str()?,
-            wait_files: d.list(|d| {
-                Ok(WaitFile {
-                    path: d.str()?,
-                    with_content: d.bool()?,
-                })
-            })?,
+            wait_files: d.list(|d| Ok(WaitFile { path: d.str()?, with_content: d.bool()? }))?,
             post_file: d.option(Decoder::str)?,
             metadata_dir: d.option(Decoder::str)?,
             results_dir: d.str()?,
@@ -195,31 +190,19 @@ impl Spec {
             step_results: d.strings()?,
             steps_dir: d.str()?,
             timeout_nanos: d.i64()?,
-            on_error: if d.bool()? {
-                OnError::Continue
-            } else {
-                OnError::StopAndFail
-            },
+            on_error: if d.bool()? { OnError::Continue } else { OnError::StopAndFail },
             when: d.list(|d| {
                 Ok(When {
                     input: d.str()?,
-                    operator: if d.bool()? {
-                        WhenOperator::NotIn
-                    } else {
-                        WhenOperator::In
-                    },
+                    operator: if d.bool()? { WhenOperator::NotIn } else { WhenOperator::In },
                     values: d.strings()?,
                     cel: d.str()?,
                 })
             })?,
             max_message_size: d.u32()?,
             credentials_dir: d.str()?,
-            credentials: d.list(|d| {
-                Ok(CredentialFile {
-                    path: d.str()?,
-                    contents: d.bytes()?.to_vec(),
-                })
-            })?,
+            credentials: d
+                .list(|d| Ok(CredentialFile { path: d.str()?, contents: d.bytes()?.to_vec() }))?,
             stdout_path: d.option(Decoder::str)?,
             stderr_path: d.option(Decoder::str)?,
             cancel_file: d.option(Decoder::str)?,
@@ -240,10 +223,7 @@ mod tests {
             env: vec![("A".into(), "1".into()), ("B".into(), String::new())],
             cwd: Some("/workspace/src".into()),
             record: "/tekton/record".into(),
-            wait_files: vec![WaitFile {
-                path: "/tekton/run/0/out".into(),
-                with_content: true,
-            }],
+            wait_files: vec![WaitFile { path: "/tekton/run/0/out".into(), with_content: true }],
             post_file: Some("/tekton/run/1/out".into()),
             metadata_dir: Some("/tekton/run/1/status".into()),
             results_dir: "/tekton/results".into(),
@@ -260,10 +240,7 @@ mod tests {
             }],
             max_message_size: 4096,
             credentials_dir: "/tekton/creds".into(),
-            credentials: vec![CredentialFile {
-                path: ".ssh/id_x".into(),
-                contents: vec![0, 255],
-            }],
+            credentials: vec![CredentialFile { path: ".ssh/id_x".into(), contents: vec![0, 255] }],
             stdout_path: Some("/workspace/out".into()),
             stderr_path: Some("/workspace/err".into()),
             cancel_file: Some("/tekton/downward/cancel".into()),
@@ -283,12 +260,9 @@ mod tests {
         for length in 0..bytes.len() {
             assert!(Spec::decode(&bytes[..length]).is_err(), "cut at {length}");
         }
-        let mut longer = bytes.clone();
+        let mut longer = bytes;
         longer.push(0);
         assert!(Spec::decode(&longer).is_err());
-        assert_eq!(
-            Spec::decode(b"#!/bin/sh"),
-            Err(Malformed("not a spec of this version"))
-        );
+        assert_eq!(Spec::decode(b"#!/bin/sh"), Err(Malformed("not a spec of this version")));
     }
 }

@@ -91,10 +91,8 @@ impl<'a> Decoder<'a> {
     }
 
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(Malformed("it ends too early"))?;
+        let (taken, rest) =
+            self.rest.split_at_checked(length).ok_or(Malformed("it ends too early"))?;
         self.rest = rest;
         Ok(taken)
     }
@@ -135,20 +133,14 @@ impl<'a> Decoder<'a> {
 
     pub fn str(&mut self) -> Result<String, Malformed> {
         let bytes = self.bytes()?;
-        std::str::from_utf8(bytes)
-            .map(str::to_owned)
-            .map_err(|_| Malformed("a text is not UTF-8"))
+        std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Malformed("a text is not UTF-8"))
     }
 
     pub fn option<T>(
         &mut self,
         each: impl FnOnce(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Option<T>, Malformed> {
-        if self.bool()? {
-            each(self).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.bool()? { each(self).map(Some) } else { Ok(None) }
     }
 
     pub fn list<T>(
@@ -172,10 +164,6 @@ impl<'a> Decoder<'a> {
     }
 
     pub fn end(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed("something follows its end"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("something follows its end")) }
     }
 }

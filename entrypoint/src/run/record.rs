@@ -1,0 +1,114 @@
+//! Appends frames to the record file. A full disk makes the command wait, it loses no byte: what
+//! could not be written stays here until it can, and nothing more is read from the command.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use tenon_entrypoint::frame::{Frame, HEADER, Stream, output_header};
+
+use crate::sys;
+
+/// Most bytes of output in one frame.
+const READ: usize = 64 << 10;
+
+/// How long to wait before trying again to write to a full disk; no event tells that there is room.
+pub const RETRY: Duration = Duration::from_millis(100);
+
+pub struct Record {
+    file: File,
+    /// Frames; those before `written` are in the file.
+    buffer: Vec<u8>,
+    written: usize,
+}
+
+impl Record {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        Ok(Self { file, buffer: Vec::new(), written: 0 })
+    }
+
+    /// Whether something is still to be written.
+    pub fn is_behind(&self) -> bool {
+        self.written < self.buffer.len()
+    }
+
+    /// Writes what is left, as far as there is room for it.
+    pub fn flush(&mut self) {
+        while self.is_behind() {
+            match self.file.write(&self.buffer[self.written..]) {
+                Ok(0) => return,
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if has_no_room(&error) => return,
+                Err(error) => {
+                    // Nobody can be told anything any more: a step without a record must not go on.
+                    eprintln!("tenon-entrypoint: cannot write the record: {error}");
+                    std::process::exit(125);
+                }
+            }
+        }
+        self.buffer.clear();
+        self.written = 0;
+    }
+
+    /// Appends a frame and waits until it is in the file.
+    pub fn write(&mut self, frame: &Frame<'_>) {
+        frame.encode(&mut self.buffer);
+        self.flush_fully();
+    }
+
+    /// Waits until everything is in the file.
+    pub fn flush_fully(&mut self) {
+        self.flush();
+        while self.is_behind() {
+            sys::idle(RETRY);
+            self.flush();
+        }
+    }
+
+    /// One line from the entrypoint itself, in the step's stderr.
+    pub fn log(&mut self, message: &str) {
+        let line = format!("{message}\n");
+        self.write(&Frame::Output {
+            time_ms: sys::now_ms(),
+            stream: Stream::Stderr,
+            bytes: line.as_bytes(),
+        });
+    }
+
+    /// Moves what one read of `pipe` gives into a frame, and shows it to `also`. At most `limit`
+    /// bytes. `Ok(0)` is the end of the pipe. Not to be called while [`Record::is_behind`].
+    pub fn copy_from(
+        &mut self,
+        pipe: &mut File,
+        stream: Stream,
+        limit: usize,
+        also: impl FnOnce(&[u8]),
+    ) -> io::Result<usize> {
+        debug_assert!(!self.is_behind(), "the caller waits until the record has room");
+        self.buffer.resize(HEADER + limit.min(READ), 0);
+        let count = match pipe.read(&mut self.buffer[HEADER..]) {
+            Ok(count) => count,
+            Err(error) => {
+                self.buffer.clear();
+                return Err(error);
+            }
+        };
+        if count == 0 {
+            self.buffer.clear();
+            return Ok(0);
+        }
+        self.buffer.truncate(HEADER + count);
+        self.buffer[..HEADER].copy_from_slice(&output_header(sys::now_ms(), stream, count));
+        also(&self.buffer[HEADER..]);
+        self.flush();
+        Ok(count)
+    }
+}
+
+/// Whether the disk, or the user's share of it, is full.
+pub fn has_no_room(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}

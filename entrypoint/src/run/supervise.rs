@@ -1,0 +1,240 @@
+//! Runs one command to its end: records both output streams as they come, passes signals on to the
+//! command's process group, reaps whatever orphans the kernel hands to process 1, and kills the
+//! group when its time is over or it is cancelled.
+//!
+//! The command is over when its main process is: what is in the pipes then is still recorded, but
+//! a daemon that it left behind and that holds the pipes open is not waited for.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tenon_entrypoint::Spec;
+use tenon_entrypoint::frame::Stream;
+
+use super::Context;
+use super::command::Command;
+use super::gate::directory_of;
+use super::record::{self, RETRY};
+use crate::sys::{self, DirectoryWatch, Exit, Waited};
+
+/// What became of the command.
+pub struct Finished {
+    pub exit: Exit,
+    /// It was killed because its time was over.
+    pub timed_out: bool,
+    /// It was killed because the cancel file appeared.
+    pub cancelled: bool,
+    /// A copy of its output could not be written.
+    pub copy_error: Option<String>,
+}
+
+/// The limits of a step; a sidecar has none.
+#[derive(Default)]
+pub struct Limits<'a> {
+    pub timeout: Option<Duration>,
+    pub cancel_file: Option<&'a Path>,
+}
+
+/// One output stream of the command: the pipe, and where its bytes also go.
+struct Output {
+    stream: Stream,
+    pipe: Option<File>,
+    copy: Option<Copy>,
+}
+
+struct Copy {
+    path: String,
+    file: File,
+    error: Option<String>,
+}
+
+/// Runs `command`. `Err` when it could not be started.
+pub fn run(
+    command: &Command,
+    spec: &Spec,
+    limits: &Limits<'_>,
+    context: &mut Context,
+) -> Result<Finished, String> {
+    let copies =
+        [Copy::open(spec.stdout_path.as_deref())?, Copy::open(spec.stderr_path.as_deref())?];
+    let pipe = || sys::pipe().map_err(|e| format!("cannot make a pipe: {}", sys::describe(&e)));
+    let (stdout, stdout_end) = pipe()?;
+    let (stderr, stderr_end) = pipe()?;
+    let watch = limits.cancel_file.map(|file| (file, DirectoryWatch::new(directory_of(file))));
+    let group = command.start(stdout_end, stderr_end)?;
+
+    let [stdout_copy, stderr_copy] = copies;
+    let outputs = [
+        Output { stream: Stream::Stdout, pipe: Some(stdout), copy: stdout_copy },
+        Output { stream: Stream::Stderr, pipe: Some(stderr), copy: stderr_copy },
+    ];
+    let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+    let mut supervised =
+        Supervised { group, exit: None, timed_out: false, cancelled: false, outputs };
+    let cancel =
+        watch.as_ref().and_then(|(file, watch)| watch.as_ref().ok().map(|watch| (*file, watch)));
+    supervised.watch(deadline, cancel, context);
+    Ok(supervised.finish(context))
+}
+
+struct Supervised {
+    group: i32,
+    exit: Option<Exit>,
+    timed_out: bool,
+    cancelled: bool,
+    outputs: [Output; 2],
+}
+
+impl Supervised {
+    /// Returns when the main process has ended.
+    fn watch(
+        &mut self,
+        deadline: Option<Instant>,
+        cancel: Option<(&Path, &DirectoryWatch)>,
+        context: &mut Context,
+    ) {
+        while self.exit.is_none() {
+            if !self.timed_out && !self.cancelled {
+                if cancel.is_some_and(|(file, _)| {
+                    std::fs::metadata(file).is_ok_and(|found| found.len() > 0)
+                }) {
+                    self.cancelled = true;
+                    sys::signal_group(self.group, libc::SIGKILL);
+                } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    self.timed_out = true;
+                    sys::signal_group(self.group, libc::SIGKILL);
+                }
+            }
+            let killed = self.timed_out || self.cancelled;
+            let behind = context.record.is_behind();
+            let until_deadline = deadline
+                .filter(|_| !killed)
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = [until_deadline, behind.then_some(RETRY)].into_iter().flatten().min();
+            let readable =
+                |output: &Output| output.pipe.as_ref().filter(|_| !behind).map(File::as_raw_fd);
+            let mut waited = [
+                Waited::new(context.signals.fd()),
+                Waited::maybe(cancel.filter(|_| !killed).map(|(_, watch)| watch.fd())),
+                Waited::maybe(readable(&self.outputs[0])),
+                Waited::maybe(readable(&self.outputs[1])),
+            ];
+            sys::wait(&mut waited, timeout);
+            let [_, cancel_ready, stdout_ready, stderr_ready] = waited;
+
+            self.handle_signals(context);
+            if cancel_ready.ready()
+                && let Some((_, watch)) = cancel
+            {
+                watch.clear();
+            }
+            context.record.flush();
+            for (output, ready) in self.outputs.iter_mut().zip([stdout_ready, stderr_ready]) {
+                if ready.ready() && !context.record.is_behind() {
+                    output.read(usize::MAX, context);
+                }
+            }
+        }
+    }
+
+    fn handle_signals(&mut self, context: &Context) {
+        while let Some(signal) = context.signals.next() {
+            if signal != libc::SIGCHLD {
+                sys::signal_group(self.group, signal);
+                continue;
+            }
+            while let Some((pid, exit)) = sys::reap() {
+                if pid == self.group {
+                    self.exit = Some(exit);
+                }
+            }
+        }
+    }
+
+    /// Records what is still in the pipes, and no more than that.
+    fn finish(mut self, context: &mut Context) -> Finished {
+        for output in &mut self.outputs {
+            let mut left = output.pipe.as_ref().map_or(0, sys::readable);
+            while left > 0 {
+                context.record.flush_fully();
+                match output.read(left, context) {
+                    0 => break,
+                    count => left -= count,
+                }
+            }
+        }
+        context.record.flush_fully();
+        let copy_error = self.outputs.into_iter().find_map(|output| output.copy?.error);
+        Finished {
+            exit: self.exit.expect("known because watching ends with it"),
+            timed_out: self.timed_out,
+            cancelled: self.cancelled,
+            copy_error,
+        }
+    }
+}
+
+impl Output {
+    /// One read; at the end of the pipe it is closed. Gives the number of bytes.
+    fn read(&mut self, limit: usize, context: &mut Context) -> usize {
+        let Some(pipe) = &mut self.pipe else {
+            return 0;
+        };
+        let copy = &mut self.copy;
+        let result = context.record.copy_from(pipe, self.stream, limit, |bytes| {
+            if let Some(copy) = copy {
+                copy.write(bytes);
+            }
+        });
+        match result {
+            Ok(count) if count > 0 => count,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                0
+            }
+            _ => {
+                self.pipe = None;
+                0
+            }
+        }
+    }
+}
+
+impl Copy {
+    fn open(path: Option<&str>) -> Result<Option<Self>, String> {
+        let Some(path) = path.filter(|path| !path.is_empty()) else {
+            return Ok(None);
+        };
+        std::fs::create_dir_all(directory_of(Path::new(path))).map_err(|e| {
+            format!("error creating parent directory: mkdir {path}: {}", sys::describe(&e))
+        })?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o644)
+            .open(path)
+            .map_err(|e| format!("error opening {path}: open {path}: {}", sys::describe(&e)))?;
+        Ok(Some(Self { path: path.to_owned(), file, error: None }))
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) {
+        while self.error.is_none() && !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if record::has_no_room(&error) => sys::idle(RETRY),
+                Err(error) => {
+                    self.error = Some(format!("write {}: {}", self.path, sys::describe(&error)));
+                }
+            }
+        }
+    }
+}
