@@ -1,1 +1,188 @@
-//! (room)
+//! What the black-box suites share: running the built `tenon` in a directory of its own and reading
+//! what it said.
+//!
+//! Nothing here knows a crate of the product from the inside, except the loader, which reads the
+//! YAML that `-o yaml` prints.
+
+#![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
+
+pub mod docker;
+pub mod mount;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest that any single command of a suite may take.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// One test's `tenon`: a working directory and a state directory that nobody else uses.
+pub struct Tenon {
+    dir: TempDir,
+    backend: &'static str,
+}
+
+/// What a finished `tenon` said.
+#[derive(Debug)]
+pub struct Said {
+    /// Exit code; 128 + signal where a signal ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Tenon {
+    /// Runs steps in Docker.
+    pub fn docker() -> Tenon {
+        Tenon::with_backend("docker")
+    }
+
+    /// Runs steps as processes of this machine.
+    pub fn host() -> Tenon {
+        Tenon::with_backend("host")
+    }
+
+    fn with_backend(backend: &'static str) -> Tenon {
+        Tenon { dir: TempDir::new().unwrap(), backend }
+    }
+
+    /// The working directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Writes a file into the working directory.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A command with this test's directories and backend, and nothing of the caller's settings.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(args)
+            .current_dir(self.dir())
+            .env("TENON_STATE_DIR", self.state_dir())
+            .env("TENON_BACKEND", self.backend)
+            .env("XDG_CONFIG_HOME", self.dir().join("config"))
+            .env_remove("FORCE_COLOR")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs `tenon` with these arguments to its end.
+    pub fn tenon(&self, args: &[&str]) -> Said {
+        finish(self.command(args).spawn().unwrap())
+    }
+
+    /// Runs `tenon run -f -` with `yaml` on standard input, and more arguments.
+    pub fn run(&self, yaml: &str, args: &[&str]) -> Said {
+        let mut all = vec!["run", "-f", "-"];
+        all.extend(args);
+        let mut child = self.command(&all).stdin(Stdio::piped()).spawn().unwrap();
+        // The child may refuse before it has read everything.
+        let _ = child.stdin.take().unwrap().write_all(yaml.as_bytes());
+        finish(child)
+    }
+}
+
+/// Waits for a child within [`LIMIT`], reading both of its streams.
+pub fn finish(child: Child) -> Said {
+    let pid = child.id();
+    let (done, over) = std::sync::mpsc::channel();
+    let watch = std::thread::spawn(move || {
+        if over.recv_timeout(LIMIT).is_err() {
+            signal(pid, libc::SIGKILL);
+        }
+    });
+    let output: Output = child.wait_with_output().unwrap();
+    // The watch has ended by itself if it had to act.
+    let _ = done.send(());
+    watch.join().unwrap();
+    let code = output.status.code().unwrap_or_else(|| {
+        use std::os::unix::process::ExitStatusExt;
+        128 + output.status.signal().unwrap_or(0)
+    });
+    Said {
+        code,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Sends a signal to a process that the test started.
+pub fn signal(pid: u32, signal: i32) {
+    let pid = i32::try_from(pid).unwrap();
+    // SAFETY: kill has no memory effects; the pid is a child of this test that was not yet waited for.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Asks `condition` again and again until it holds, within [`LIMIT`].
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LIMIT, "waited {LIMIT:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+impl Said {
+    /// The events of `-o json`, line by line.
+    pub fn events(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"))
+            })
+            .collect()
+    }
+
+    /// The texts of all step and sidecar lines of `-o json`.
+    pub fn log(&self) -> Vec<String> {
+        self.events()
+            .iter()
+            .filter(|event| event["kind"] == "step-log" || event["kind"] == "sidecar-log")
+            .map(|event| event["line"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// Asserts the exit code, showing everything that was said if it is another one.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Said {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// The `tenon` to test: `$TENON_BIN`, else the one that was built beside this test.
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("TENON_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let binary = profile.join("tenon");
+    assert!(
+        binary.exists(),
+        "{} is not built: run `cargo build -p tenon` first, or use `cargo xtask test`",
+        binary.display()
+    );
+    binary
+}

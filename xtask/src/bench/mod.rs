@@ -1,0 +1,35 @@
+//! Benchmarks: each prints what it measured beside a rival measured in the same run, and whether
+//! that meets the goal. A missed goal is printed as missed and is no failure: figures are for people
+//! and for docs/performance.md, never for tests.
+
+mod local;
+mod measure;
+
+use measure::Measure;
+
+/// `cargo xtask bench SUITE [--json]`; the exit code.
+pub fn run(args: &[String]) -> i32 {
+    let json = args.iter().any(|arg| arg == "--json");
+    let catalog = args.iter().position(|arg| arg == "--catalog").and_then(|at| args.get(at + 1));
+    let outcome = match args.first().map(String::as_str) {
+        Some("local") => local::run(catalog.map(String::as_str)),
+        _ => {
+            eprintln!("usage: cargo xtask bench local [--json] [--catalog DIR]");
+            return 2;
+        }
+    };
+    match outcome {
+        Ok(measures) => {
+            if json {
+                println!("{}", measure::to_json(&measures));
+            } else {
+                print!("{}", measure::to_table(&measures));
+            }
+            0
+        }
+        Err(error) => {
+            eprintln!("bench: {error}");
+            1
+        }
+    }
+}
