@@ -7,14 +7,14 @@ mod check;
 mod prepare;
 mod task;
 
-pub use check::check_tasks;
+pub use check::{check_matrix_types, check_tasks};
 pub use prepare::{Prepared, prepare};
 pub use task::{
-    TaskContext, apply_results, apply_statuses, apply_task_contexts, display_name,
-    propagate_results,
+    TaskContext, apply_results, apply_results_to_bindings, apply_statuses, apply_task_contexts,
+    display_name, propagate_results,
 };
 
-use crate::v1::TaskSpec;
+use crate::v1::{PipelineTask, TaskSpec};
 
 /// What a PipelineTask runs, once its reference is resolved.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,4 +27,14 @@ pub struct ResolvedTask {
     pub labels: std::collections::BTreeMap<String, String>,
     /// Annotations of the referenced Task, likewise.
     pub annotations: std::collections::BTreeMap<String, String>,
+}
+
+/// Whether a PipelineTask is a custom task: its reference or spec has both apiVersion and kind, even
+/// `tekton.dev/v1` and `Task`.
+pub fn is_custom_task(task: &PipelineTask) -> bool {
+    let by_reference =
+        task.task_ref.as_ref().is_some_and(|r| !r.api_version.is_empty() && !r.kind.is_empty());
+    let by_spec =
+        task.task_spec.as_ref().is_some_and(|s| !s.api_version.is_empty() && !s.kind.is_empty());
+    by_reference || by_spec
 }

@@ -18,6 +18,11 @@ impl Rejection {
         Rejection { reason, message: message.into() }
     }
 
+    /// Likewise, with the mark that Tekton puts on what only the user can mend.
+    pub fn user(reason: &'static str, message: impl std::fmt::Display) -> Self {
+        Rejection { reason, message: format!("[User error] {message}") }
+    }
+
     /// The stable code: Tekton's reason.
     pub fn code(&self) -> &'static str {
         self.reason

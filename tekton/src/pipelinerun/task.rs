@@ -99,12 +99,10 @@ pub fn apply_task_contexts(task: &mut PipelineTask, context: &TaskContext) {
     with.apply_to(&mut task.display_name);
 }
 
-/// Applies the results of *all* finished tasks to a task's resolved spec: a script may use
-/// `$(tasks.T.results.R)` without a param. Pass every result so far as `(task, results)`.
-pub fn propagate_results<'a>(
-    spec: &mut TaskSpec,
+/// The dotted forms of results.
+fn result_variables<'a>(
     finished: impl IntoIterator<Item = (&'a str, &'a [crate::v1::TaskRunResult])>,
-) {
+) -> Replacements {
     use crate::v1::ParamValue;
     let mut with = Replacements::new();
     for (task, results) in finished {
@@ -121,7 +119,31 @@ pub fn propagate_results<'a>(
             }
         }
     }
+    with
+}
+
+/// Applies the results of *all* finished tasks to a task's resolved spec: a script may use
+/// `$(tasks.T.results.R)` without a param. Pass every result so far as `(task, results)`.
+pub fn propagate_results<'a>(
+    spec: &mut TaskSpec,
+    finished: impl IntoIterator<Item = (&'a str, &'a [crate::v1::TaskRunResult])>,
+) {
+    let with = result_variables(finished);
     crate::substitute::apply_to_task_spec(spec, &with);
+}
+
+/// Applies string and object results of finished tasks to the run's workspace bindings.
+pub fn apply_results_to_bindings<'a>(
+    bindings: &mut [crate::v1::WorkspaceBinding],
+    finished: impl IntoIterator<Item = (&'a str, &'a [crate::v1::TaskRunResult])>,
+) {
+    if bindings.is_empty() {
+        return;
+    }
+    let with = result_variables(finished);
+    for binding in bindings {
+        crate::substitute::apply_to_binding(binding, &with);
+    }
 }
 
 /// The `displayName` of a child for `childReferences`: the task's, or the names of the matrix includes
