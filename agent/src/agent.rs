@@ -86,11 +86,7 @@ impl Agent {
 
 /// What an attempt tells the loop.
 enum Said {
-    Report {
-        attempt: AttemptId,
-        time_ms: i64,
-        what: report::What,
-    },
+    Report { attempt: AttemptId, time_ms: i64, what: report::What },
     Progress(Progress),
 }
 
@@ -112,12 +108,7 @@ struct Loop {
 type AttemptKey = (String, String, u32, u32);
 
 fn key(attempt: &AttemptId) -> AttemptKey {
-    (
-        attempt.run_id.clone(),
-        attempt.task_run.clone(),
-        attempt.attempt,
-        attempt.placement,
-    )
+    (attempt.run_id.clone(), attempt.task_run.clone(), attempt.attempt, attempt.placement)
 }
 
 impl Loop {
@@ -184,14 +175,12 @@ impl Loop {
         }
         let cancel = Cancel::default();
         self.live.insert(key(&attempt), cancel.clone());
-        let sink = AttemptSink {
-            attempt: attempt.clone(),
-            reports: self.reports.clone(),
-        };
-        let run = self.runs.get(&attempt.run_id).cloned().unwrap_or(RunSpec {
-            run_id: attempt.run_id.clone(),
-            ..RunSpec::default()
-        });
+        let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
+        let run = self
+            .runs
+            .get(&attempt.run_id)
+            .cloned()
+            .unwrap_or(RunSpec { run_id: attempt.run_id.clone(), ..RunSpec::default() });
         let backend = self.backend.clone();
         let slots = self.slots.clone();
         let handle = self.tasks.spawn(async move {
@@ -201,10 +190,7 @@ impl Loop {
     }
 
     fn stop(&mut self, stop: &Stop) {
-        let Some(cancel) = stop
-            .attempt
-            .as_ref()
-            .and_then(|attempt| self.live.get(&key(attempt)))
+        let Some(cancel) = stop.attempt.as_ref().and_then(|attempt| self.live.get(&key(attempt)))
         else {
             return;
         };
@@ -243,13 +229,7 @@ impl Loop {
                 })),
             });
             self.tasks.spawn(async move {
-                let _ = reports
-                    .send(Said::Report {
-                        attempt,
-                        time_ms: now_ms(),
-                        what,
-                    })
-                    .await;
+                let _ = reports.send(Said::Report { attempt, time_ms: now_ms(), what }).await;
             });
         }
         self.end_runs();
@@ -292,11 +272,7 @@ impl Loop {
                     message: Some(agent_message::Message::Progress(progress)),
                 });
             }
-            Said::Report {
-                attempt,
-                time_ms,
-                what,
-            } => {
+            Said::Report { attempt, time_ms, what } => {
                 self.last_number += 1;
                 let report = Report {
                     number: self.last_number,
@@ -314,12 +290,7 @@ impl Loop {
 
     async fn send(&self, message: agent_message::Message) {
         // A closed outbox means that the session is over; what is unacknowledged is kept.
-        let _ = self
-            .outbox
-            .send(AgentMessage {
-                message: Some(message),
-            })
-            .await;
+        let _ = self.outbox.send(AgentMessage { message: Some(message) }).await;
     }
 }
 
@@ -345,8 +316,7 @@ async fn run_attempt(
     let outcome = if permit.is_none() {
         ended::Outcome::Stopped(Stopped {})
     } else {
-        sink.report(now_ms(), report::What::Started(Started {}))
-            .await;
+        sink.report(now_ms(), report::What::Started(Started {})).await;
         match backend.prepare(run).await {
             Ok(()) => backend.run_task(task, sink, cancel).await,
             Err(error) => ended::Outcome::Infra(Infra {
@@ -355,9 +325,7 @@ async fn run_attempt(
             }),
         }
     };
-    let ended = Ended {
-        outcome: Some(outcome),
-    };
+    let ended = Ended { outcome: Some(outcome) };
     sink.report(now_ms(), report::What::Ended(ended)).await;
 }
 
@@ -372,11 +340,7 @@ impl Sink for AttemptSink {
             // The loop outlives its attempts, so the channel is open.
             let _ = self
                 .reports
-                .send(Said::Report {
-                    attempt: self.attempt.clone(),
-                    time_ms,
-                    what,
-                })
+                .send(Said::Report { attempt: self.attempt.clone(), time_ms, what })
                 .await;
         })
     }

@@ -59,11 +59,8 @@ pub trait PipelineBackend: Send + Sync {
 /// prints faster than the world can store is slowed down, never cut.
 pub trait Sink: Send + Sync {
     /// A durable report. `time_ms` is when it happened, in milliseconds since the Unix epoch.
-    fn report(
-        &self,
-        time_ms: i64,
-        what: tenon_proto::agent::v1::report::What,
-    ) -> BoxFuture<'_, ()>;
+    fn report(&self, time_ms: i64, what: tenon_proto::agent::v1::report::What)
+    -> BoxFuture<'_, ()>;
     /// A passing remark for live displays; may be dropped.
     fn progress(&self, what: &str, done: u64, total: u64);
 }

@@ -15,7 +15,9 @@ pub struct ImageMap {
 
 /// A line of the file is not a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {problem}; a line is `PATTERN REPLACEMENT`, such as `docker.io/library/* mirror.local/*`")]
+#[error(
+    "line {line}: {problem}; a line is `PATTERN REPLACEMENT`, such as `docker.io/library/* mirror.local/*`"
+)]
 pub struct ImageMapError {
     /// 1-based.
     pub line: usize,
@@ -32,13 +34,9 @@ impl ImageMap {
             if line.is_empty() || line.starts_with('#') || line == "---" {
                 continue;
             }
-            let error = |problem| ImageMapError {
-                line: index + 1,
-                problem,
-            };
-            let (pattern, replacement) = line
-                .split_once(char::is_whitespace)
-                .ok_or_else(|| error("no replacement"))?;
+            let error = |problem| ImageMapError { line: index + 1, problem };
+            let (pattern, replacement) =
+                line.split_once(char::is_whitespace).ok_or_else(|| error("no replacement"))?;
             let pattern = unquote(pattern.strip_suffix(':').unwrap_or(pattern));
             let replacement = unquote(replacement.trim());
             if pattern.is_empty() || replacement.is_empty() {
@@ -79,10 +77,7 @@ fn stars(text: &str) -> usize {
 
 fn unquote(text: &str) -> &str {
     for quote in ['"', '\''] {
-        if let Some(inner) = text
-            .strip_prefix(quote)
-            .and_then(|rest| rest.strip_suffix(quote))
-        {
+        if let Some(inner) = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
             return inner;
         }
     }
@@ -92,8 +87,8 @@ fn unquote(text: &str) -> &str {
 /// The name with registry and namespace, and `:latest` where neither tag nor digest is given.
 pub fn full_name(image: &str) -> String {
     let first = image.split('/').next().unwrap_or_default();
-    let has_registry = image.contains('/')
-        && (first.contains('.') || first.contains(':') || first == "localhost");
+    let has_registry =
+        image.contains('/') && (first.contains('.') || first.contains(':') || first == "localhost");
     let mut full = if has_registry {
         image.to_owned()
     } else if image.contains('/') {
@@ -122,8 +117,7 @@ fn match_glob<'a>(pattern: &str, text: &'a str) -> Option<Vec<&'a str>> {
     let mut literals = literals.peekable();
     while let Some(literal) = literals.next() {
         let at = if literals.peek().is_none() {
-            rest.ends_with(literal)
-                .then(|| rest.len() - literal.len())?
+            rest.ends_with(literal).then(|| rest.len() - literal.len())?
         } else {
             rest.find(literal)?
         };
@@ -151,10 +145,7 @@ docker.io/library/* mirror.local/*   # the rest
         let map = ImageMap::parse(MAP).unwrap();
         for (image, expected) in [
             ("busybox@sha256:1303dbf110", Some("busybox:latest")),
-            (
-                "gcr.io/tekton-releases/git-init:v0.1",
-                Some("mirror.local/tekton-releases/git:v0.1"),
-            ),
+            ("gcr.io/tekton-releases/git-init:v0.1", Some("mirror.local/tekton-releases/git:v0.1")),
             ("quay.io/a/b", Some("mirror.local/quay/a/b")),
             ("busybox:1.36", Some("bb")),
             ("busybox", Some("mirror.local/busybox:latest")),
@@ -168,12 +159,7 @@ docker.io/library/* mirror.local/*   # the rest
 
     #[test]
     fn bad_lines_are_located() {
-        for (text, line) in [
-            ("a b\nonly", 2),
-            ("a b c", 1),
-            ("a *", 1),
-            ("\n\n'' b", 3),
-        ] {
+        for (text, line) in [("a b\nonly", 2), ("a b c", 1), ("a *", 1), ("\n\n'' b", 3)] {
             assert_eq!(ImageMap::parse(text).unwrap_err().line, line, "{text}");
         }
     }

@@ -36,11 +36,7 @@ impl PodDir {
         let root = data_dir.join("pods").join(key);
         let (private_base, private_in_memory) = private_base(data_dir);
         let private = private_base.join(key);
-        let dir = PodDir {
-            root,
-            private,
-            private_in_memory,
-        };
+        let dir = PodDir { root, private, private_in_memory };
         dir.remove()?;
         make_dir(&dir.root, 0o700)?;
         make_dir(&dir.private, 0o700)?;
@@ -115,6 +111,16 @@ impl PodDir {
         self.runs().join(index.to_string())
     }
 
+    /// `/tekton/downward`, of the first step of a pod with sidecars.
+    pub fn downward(&self) -> PathBuf {
+        self.root.join("downward")
+    }
+
+    /// The file that opens the first step's gate once it is not empty.
+    pub fn ready_file(&self) -> PathBuf {
+        self.downward().join("ready")
+    }
+
     /// `/tekton/scripts`
     pub fn scripts(&self) -> PathBuf {
         self.root.join("scripts")
@@ -161,10 +167,7 @@ fn private_base(data_dir: &Path) -> (PathBuf, bool) {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     // SAFETY: geteuid has no preconditions.
     let uid = unsafe { libc::geteuid() };
-    for base in [Some(PathBuf::from("/dev/shm")), runtime_dir]
-        .into_iter()
-        .flatten()
-    {
+    for base in [Some(PathBuf::from("/dev/shm")), runtime_dir].into_iter().flatten() {
         let dir = base.join(format!("tenon-{uid}"));
         if base.is_dir() && make_dir(&dir, 0o700).is_ok() && owned_by(&dir, uid) {
             return (dir, true);

@@ -1,19 +1,36 @@
 //! What every backend does alike for one attempt: the kubelet's part of running a pod.
 //!
 //! [`PodDir`] is the attempt's directory on the machine, [`ContainerPlan`] says what each container
-//! gets. A backend makes containers (or processes) of the plans; it decides nothing about Tekton.
+//! gets, [`build`] makes both of a [`tenon_proto::agent::v1::TaskInvocation`]. A backend makes
+//! containers (or processes) of the plans; it decides nothing about Tekton.
 
+mod build;
+mod container;
+pub mod credentials;
 mod dir;
+mod env;
+mod expand;
+mod materials;
+mod paths;
 mod plan;
+mod quantity;
+mod scripts;
+mod volumes;
 
+pub use build::{BuildError, Place, build};
 pub use dir::{PodDir, attempt_key};
+pub(crate) use dir::{make_dir, remove_tree};
+pub use materials::{Materials, SecretValues};
+pub use plan::{
+    Bind, ContainerKind, ContainerPlan, Entry, Env, Identity, PodPlan, Probes, PullPolicy, Refusal,
+    Resources, SPEC_FILE, Tmpfs,
+};
+
 /// Where a container finds the directory of its spec.
 pub const SPEC_DIR: &str = "/tekton/.spec";
 /// Where a container finds the directory of its record.
 pub const RECORD_DIR: &str = "/tekton/.record";
-
-pub use plan::{
-    Bind, ContainerKind, ContainerPlan, Entry, Env, Identity, PodPlan, Probes, PullPolicy, Refusal,
-    Resources, StepOrders,
-    Tmpfs,
-};
+/// Where a container finds the entrypoint.
+pub const ENTRYPOINT: &str = "/tekton/bin/entrypoint";
+/// The file that opens the gate of the first step, once it is not empty.
+pub const READY_FILE: &str = "/tekton/downward/ready";

@@ -5,11 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
-use tenon_tekton::duration::GoDuration;
-use tenon_tekton::k8s::{Probe, SecurityContext};
-use tenon_tekton::v1::WhenExpression;
+use tenon_entrypoint::Spec;
+use tenon_tekton::k8s::{Lifecycle, Probe, SecurityContext};
+
+/// Name of the spec file in [`ContainerPlan::spec_dir`].
+pub const SPEC_FILE: &str = "spec";
 
 /// All containers of one attempt.
 #[derive(Clone, Debug, Default)]
@@ -47,13 +50,14 @@ pub struct ContainerPlan {
     pub pull_policy: PullPolicy,
     /// What to run.
     pub entry: Entry,
-    /// Variables, in order, looked up and expanded; the image's own come before them.
+    /// Variables, looked up and expanded, that go on top of the image's own. Also in the spec.
     pub env: Env,
     /// Directories and files of the machine that appear in the container, parents before children.
     pub binds: Vec<Bind>,
     /// Memory file systems of this container alone.
     pub tmpfs: Vec<Tmpfs>,
-    /// Working directory; `None` is the image's own.
+    /// Working directory, absolute; `None` is the image's own. Not in the spec: whoever starts the
+    /// container makes it.
     pub working_dir: Option<String>,
     /// User and groups.
     pub identity: Identity,
@@ -63,8 +67,9 @@ pub struct ContainerPlan {
     pub resources: Resources,
     /// Readiness, then startup probe of a sidecar, and the ports that probes may name.
     pub probes: Probes,
-    /// The step's own orders for the entrypoint.
-    pub orders: StepOrders,
+    /// The orders for the entrypoint: complete but for `argv`, which may need the image's
+    /// configuration. Paths are those inside the container.
+    pub spec: Spec,
     /// Directory of the machine with this container's spec (memory-backed, writable by the
     /// container, which unlinks the spec once read). Mounted at [`crate::pod::SPEC_DIR`].
     pub spec_dir: PathBuf,
@@ -73,6 +78,17 @@ pub struct ContainerPlan {
 }
 
 impl ContainerPlan {
+    /// Writes the spec, with this argv, where the entrypoint reads it.
+    pub fn write_spec(&self, argv: Vec<String>) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let mut spec = self.spec.clone();
+        spec.argv = argv;
+        let path = self.spec_dir.join(SPEC_FILE);
+        std::fs::write(&path, spec.encode())?;
+        // Any user may be the one who reads it; the directories above are closed to all others.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+    }
+
     /// The step's index, when it is a step.
     pub fn step_index(&self) -> Option<usize> {
         match self.kind {
@@ -149,20 +165,14 @@ pub struct Env(pub Vec<(String, String)>);
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list()
-            .entries(self.0.iter().map(|(name, _)| name))
-            .finish()
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
 impl Env {
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Sets a variable, in place where it exists.
@@ -205,6 +215,8 @@ pub struct Identity {
     pub group: Option<i64>,
     /// `supplementalGroups` and `fsGroup`.
     pub groups: Vec<i64>,
+    /// `runAsNonRoot`: user 0 is refused.
+    pub non_root: bool,
 }
 
 /// Limits of one container.
@@ -227,29 +239,8 @@ pub struct Probes {
     pub startup: Option<Probe>,
     /// Declared ports by name.
     pub ports: BTreeMap<String, u16>,
-}
-
-/// What Tekton's entrypoint is told about a step, besides its command.
-#[derive(Clone, Debug, Default)]
-pub struct StepOrders {
-    /// `timeout` of the step.
-    pub timeout: Option<GoDuration>,
-    /// `onError: continue`.
-    pub continue_on_error: bool,
-    /// Task results that are files.
-    pub task_results: Vec<String>,
-    /// The step's own results.
-    pub step_results: Vec<String>,
-    /// `stdoutConfig.path`.
-    pub stdout_path: Option<String>,
-    /// `stderrConfig.path`.
-    pub stderr_path: Option<String>,
-    /// `when` of the step.
-    pub when: Vec<WhenExpression>,
-    /// Path of the script in the container, whose text may refer to step results.
-    pub script: Option<String>,
-    /// Longest termination message, bytes.
-    pub max_result_size: u32,
+    /// `postStart` and `preStop`.
+    pub lifecycle: Option<Lifecycle>,
 }
 
 /// An attempt cannot run through the fault of what was asked for.
