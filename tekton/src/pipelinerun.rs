@@ -8,6 +8,7 @@ mod prepare;
 mod task;
 
 pub use check::{check_matrix_types, check_tasks};
+pub(crate) use prepare::context_replacements;
 pub use prepare::{Prepared, prepare};
 pub use task::{
     TaskContext, apply_results, apply_results_to_bindings, apply_statuses, apply_task_contexts,
