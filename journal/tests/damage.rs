@@ -1,5 +1,6 @@
 //! Whatever happens to a journal's bytes, opening and reading it gives a true prefix or a refusal, never a panic and never
 //! records that were not written.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::fs;
 use std::path::Path;
@@ -90,7 +91,7 @@ fn flip_everything(options: &Options, batches: u64, batch: u64) {
                     assert!(count < total, "a flip at byte {at} went unnoticed");
                 }
                 Err(Error::Damaged { file: named, .. }) => {
-                    assert_eq!(named.file_name(), file.file_name())
+                    assert_eq!(named.file_name(), file.file_name());
                 }
                 Err(other) => panic!("unexpected: {other}"),
             }

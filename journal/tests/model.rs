@@ -1,4 +1,5 @@
 //! A journal does what a `Vec` with a start index does, whatever the order of operations, segment sizes and reopenings.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use proptest::prelude::*;
 use tenon_journal::{Error, Journal, Options, Verify};
@@ -71,14 +72,9 @@ proptest! {
                 }
                 Operation::Sync => {
                     prop_assert_eq!(journal.sync().unwrap(), model.next() - 1);
-                    while follows {
-                        match follower.next().unwrap() {
-                            Some(record) => {
-                                let at = (record.index - model.first) as usize;
-                                prop_assert_eq!(record.payload, &model.records[at][..]);
-                            }
-                            None => break,
-                        }
+                    while let Some(record) = if follows { follower.next().unwrap() } else { None } {
+                        let at = (record.index - model.first) as usize;
+                        prop_assert_eq!(record.payload, &model.records[at][..]);
                     }
                     prop_assert!(!follows || follower.position() == model.next());
                 }
