@@ -42,7 +42,7 @@ impl CommandLog {
         }
         let (journal, _) = Journal::open(dir.join("log"), tenon_journal::Options::default())?;
         let mut commands = Vec::new();
-        for record in journal.iter(journal.first_index())? {
+        for record in journal.iter(journal.first_index()) {
             commands.push(codec::decode(&record?.1)?);
         }
         Ok(Some((CommandLog { dir: dir.to_owned(), journal, _lock: lock }, commands)))
