@@ -133,6 +133,25 @@ fn load_document(
     }
 }
 
+/// Whether a plain scalar with this text is a string and not a boolean, number or null.
+pub(crate) fn is_plain_string(text: &str) -> bool {
+    matches!(scalar::resolve(text), Ok(Value::String(_)))
+}
+
+/// The first document of a text as JSON, without knowing what it is.
+#[cfg(test)]
+pub(crate) fn parse_tree(text: &str) -> Result<serde_json::Value, String> {
+    let mut parsed = yaml::parse(text);
+    if let Some(fault) = parsed.faults.pop() {
+        return Err(fault.message);
+    }
+    let mode = decode::Mode { strict: true, v1beta1: false };
+    let document = parsed.documents.first();
+    document
+        .map(|(_, root)| decode::decode(root, mode).value)
+        .ok_or_else(|| "no document".to_owned())
+}
+
 impl Document {
     /// Where the field is that a Tekton message names, e.g. `spec.tasks[0].taskSpec.steps[1].image`.
     ///
