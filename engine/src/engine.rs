@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use tenon_tekton::Object;
 use tenon_tekton::pod::Pod;
 
+use crate::log::Log;
+use crate::run::Run;
 use crate::work::Work;
 use crate::{AttemptId, Command, Event, RunId, RunOutcome, Time};
 
 /// All runs and their state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Engine {
-    runs: BTreeMap<RunId, ()>,
+    runs: BTreeMap<RunId, Run>,
     next_seq: u64,
 }
 
@@ -33,47 +35,91 @@ impl Engine {
     /// An engine without runs whose first event has this `seq`: for a coordinator that goes on after
     /// older events.
     pub fn starting_at(next_seq: u64) -> Self {
-        Engine {
-            runs: BTreeMap::new(),
-            next_seq,
-        }
+        Engine { runs: BTreeMap::new(), next_seq }
     }
 
     /// Applies one command and says what happened. A command that makes no sense any more (a report
     /// of a superseded placement, a run that is unknown or over) changes nothing and yields nothing.
     pub fn apply(&mut self, command: Command) -> Vec<Event> {
-        let _ = command;
-        Vec::new()
+        let now = command.time();
+        let mut log = Log::starting_at(self.next_seq);
+        match command {
+            Command::Submit { submission, .. } => {
+                let id = submission.run_id;
+                if !self.runs.contains_key(&id) {
+                    let run = Run::submit(now, &mut log, *submission);
+                    self.runs.insert(id, run);
+                }
+            }
+            Command::Place { attempt, agent, .. } => {
+                if let Some(run) = self.runs.get_mut(&attempt.run) {
+                    run.place(now, &mut log, &attempt, &agent);
+                }
+            }
+            Command::Report { attempt, report, .. } => {
+                if let Some(run) = self.runs.get_mut(&attempt.run) {
+                    run.report(now, &mut log, &attempt, report);
+                }
+            }
+            Command::Cancel { run, mode, message, .. } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.cancel(now, &mut log, mode, &message);
+                }
+            }
+            Command::Tick { .. } => {
+                for run in self.runs.values_mut() {
+                    run.tick(now, &mut log);
+                }
+            }
+            Command::Abandon { run, message, .. } => {
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.abandon(now, &mut log, &message);
+                }
+            }
+        }
+        let (next_seq, events) = log.finish();
+        self.next_seq = next_seq;
+        events
     }
 
     /// Everything that remains to be done, derived from the state alone: ask again after any command.
-    /// In order: runs by id (that is by age), tasks in the order in which they became ready.
+    /// In order: runs by id (that is by age), tasks in the order of their creation.
     pub fn pending_work(&self) -> Vec<Work> {
-        Vec::new()
+        let mut work = Vec::new();
+        for run in self.runs.values() {
+            run.pending_work(&mut work);
+        }
+        work
     }
 
     /// When the next `Command::Tick` is due, if anything waits for time to pass.
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        self.runs.values().filter_map(Run::next_deadline).min()
     }
 
     /// What the agent runs for this attempt; there while the attempt is the current one.
     pub fn pod(&self, attempt: &AttemptId) -> Option<&Pod> {
-        let _ = attempt;
-        None
+        let run = self.runs.get(&attempt.run)?;
+        let task_run = run.task_run(&attempt.task_run)?;
+        let current = task_run.attempt.number == attempt.attempt
+            && task_run.attempt.placement == attempt.placement;
+        task_run.pod().filter(|_| current)
+    }
+
+    /// Every attempt that is placed on an agent and has not ended, with the agent's name.
+    pub fn placed(&self) -> impl Iterator<Item = (AttemptId, &str)> + '_ {
+        self.runs.values().flat_map(Run::placed)
     }
 
     /// The run object, then its TaskRuns and CustomRuns in the order of their creation, with
     /// Tekton's status as of now. Empty for an unknown run.
     pub fn objects(&self, run: RunId) -> Vec<Object> {
-        let _ = run;
-        Vec::new()
+        self.runs.get(&run).map(Run::objects).unwrap_or_default()
     }
 
     /// How the run ended; `None` while it goes on, or when it is unknown.
     pub fn outcome(&self, run: RunId) -> Option<RunOutcome> {
-        let _ = run;
-        None
+        self.runs.get(&run)?.outcome.clone()
     }
 
     /// The runs there are, oldest first.
@@ -88,6 +134,9 @@ impl Engine {
 
     /// Forgets a run that is over; one that goes on stays. Says whether the run is gone.
     pub fn remove(&mut self, run: RunId) -> bool {
+        if self.runs.get(&run).is_some_and(|run| !run.is_over()) {
+            return false;
+        }
         self.runs.remove(&run);
         true
     }

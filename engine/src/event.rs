@@ -15,10 +15,7 @@ use crate::{RunId, Time};
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(
-    missing_docs,
-    reason = "the names are the contract's own, described in docs/events.md"
-)]
+#[expect(missing_docs, reason = "the names are the contract's own, described in docs/events.md")]
 pub enum Kind {
     RunStart,
     RunEnd,
@@ -26,6 +23,7 @@ pub enum Kind {
     TaskRetry,
     TaskEnd,
     TaskSkip,
+    TaskLost,
     StepStart,
     StepLog,
     StepEnd,
@@ -41,10 +39,7 @@ pub enum Kind {
 /// How something ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[expect(
-    missing_docs,
-    reason = "the names are the contract's own, described in docs/events.md"
-)]
+#[expect(missing_docs, reason = "the names are the contract's own, described in docs/events.md")]
 pub enum Status {
     Succeeded,
     Failed,
@@ -72,10 +67,7 @@ pub struct MatrixCell {
 /// One event. Keys are described in docs/events.md; `None` and empty keys are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(
-    missing_docs,
-    reason = "the keys are the contract's own, described in docs/events.md"
-)]
+#[expect(missing_docs, reason = "the keys are the contract's own, described in docs/events.md")]
 pub struct Event {
     pub kind: Kind,
     pub time: Time,
@@ -112,11 +104,7 @@ pub struct Event {
     pub duration_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<BTreeMap<String, ParamValue>>,
-    #[serde(
-        rename = "display_name",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "display_name", default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

@@ -41,11 +41,7 @@ pub struct AttemptId {
 
 impl fmt::Display for AttemptId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}#{}.{}",
-            self.run, self.task_run, self.attempt, self.placement
-        )
+        write!(f, "{}/{}#{}.{}", self.run, self.task_run, self.attempt, self.placement)
     }
 }
 
@@ -63,14 +59,7 @@ impl RunId {
     /// A Kubernetes uid for an object of this run, in UUID form.
     pub fn object_uid(self, kind: &str, name: &str) -> String {
         let hex = hash(&["uid", &self.to_string(), kind, name], 16);
-        format!(
-            "{}-{}-{}-{}-{}",
-            &hex[..8],
-            &hex[8..12],
-            &hex[12..16],
-            &hex[16..20],
-            &hex[20..]
-        )
+        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 }
 
@@ -94,10 +83,5 @@ fn hash(parts: &[&str], bytes: usize) -> String {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part.as_bytes());
     }
-    hasher
-        .finalize()
-        .iter()
-        .take(bytes)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hasher.finalize().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }

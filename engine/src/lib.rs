@@ -7,9 +7,13 @@ pub mod command;
 pub mod engine;
 pub mod event;
 pub mod ids;
+mod log;
 pub mod outcome;
+mod pipeline;
 pub mod plan;
 pub mod report;
+mod run;
+mod taskrun;
 pub mod time;
 pub mod work;
 

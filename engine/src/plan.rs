@@ -85,20 +85,16 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
                     agent: agent.name.clone(),
                 });
             }
-            Err(message) => plan.explanations.push(Explanation {
-                attempt: waiting.attempt.clone(),
-                message,
-            }),
+            Err(message) => {
+                plan.explanations.push(Explanation { attempt: waiting.attempt.clone(), message })
+            }
         }
     }
     plan
 }
 
 fn qualified_claims(requirements: &Requirements) -> impl Iterator<Item = String> {
-    requirements
-        .claims
-        .iter()
-        .map(|claim| format!("{}/{claim}", requirements.namespace))
+    requirements.claims.iter().map(|claim| format!("{}/{claim}", requirements.namespace))
 }
 
 /// The best agent's index, or why there is none.
@@ -137,10 +133,8 @@ fn choose(agents: &[Agent], requirements: &Requirements) -> Result<usize, String
     }
     best.map(|(index, _)| index).ok_or_else(|| {
         let total = agents.len();
-        let parts: Vec<String> = refusals
-            .iter()
-            .map(|(refusal, count)| format!("{count} {refusal}"))
-            .collect();
+        let parts: Vec<String> =
+            refusals.iter().map(|(refusal, count)| format!("{count} {refusal}")).collect();
         format!("{total} agent(s): {}", parts.join(", "))
     })
 }
@@ -151,12 +145,7 @@ mod tests {
     use crate::RunId;
 
     fn agent(name: &str, slots: u32, used: u32) -> Agent {
-        Agent {
-            name: name.to_owned(),
-            slots,
-            used,
-            ..Agent::default()
-        }
+        Agent { name: name.to_owned(), slots, used, ..Agent::default() }
     }
 
     fn waiting(task_run: &str, requirements: Requirements) -> Waiting {
@@ -179,16 +168,11 @@ mod tests {
     fn spreads_over_free_slots_in_order_and_explains_the_rest() {
         let snapshot = Snapshot {
             agents: vec![agent("b", 1, 0), agent("a", 2, 1)],
-            waiting: ["x", "y", "z"]
-                .map(|name| waiting(name, Requirements::default()))
-                .to_vec(),
+            waiting: ["x", "y", "z"].map(|name| waiting(name, Requirements::default())).to_vec(),
         };
         let plan = plan(&snapshot);
         assert_eq!(agents_of(&plan), ["b", "a"]);
-        assert_eq!(
-            plan.explanations[0].message,
-            "2 agent(s): 2 have no free slot"
-        );
+        assert_eq!(plan.explanations[0].message, "2 agent(s): 2 have no free slot");
     }
 
     #[test]
@@ -197,10 +181,8 @@ mod tests {
         gpu.labels.insert("gpu".into(), "true".into());
         let mut needs_gpu = Requirements::default();
         needs_gpu.node_selector.insert("gpu".into(), "true".into());
-        let mut with_claim = Requirements {
-            namespace: "default".into(),
-            ..Requirements::default()
-        };
+        let mut with_claim =
+            Requirements { namespace: "default".into(), ..Requirements::default() };
         with_claim.claims.insert("pvc-1".into());
         let snapshot = Snapshot {
             agents: vec![agent("a", 1, 0), agent("b", 4, 0), gpu],
@@ -216,14 +198,9 @@ mod tests {
             planned.explanations[0].message,
             "3 agent(s): 2 do not have the run's volume, 1 have no free slot"
         );
-        let without_gpu = Snapshot {
-            agents: vec![agent("a", 1, 0)],
-            waiting: vec![waiting("g", needs_gpu)],
-        };
-        assert_eq!(
-            plan(&without_gpu).explanations[0].message,
-            "1 agent(s): 1 lack label gpu=true"
-        );
+        let without_gpu =
+            Snapshot { agents: vec![agent("a", 1, 0)], waiting: vec![waiting("g", needs_gpu)] };
+        assert_eq!(plan(&without_gpu).explanations[0].message, "1 agent(s): 1 lack label gpu=true");
     }
 
     #[test]

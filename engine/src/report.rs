@@ -134,6 +134,21 @@ pub enum Ending {
     Cancelled,
 }
 
+impl Ending {
+    /// Tekton's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Ending::Completed => "Completed",
+            Ending::Error => "Error",
+            Ending::Continued => "Continued",
+            Ending::OomKilled => "OOMKilled",
+            Ending::Skipped => "Skipped",
+            Ending::TimeoutExceeded => "TimeoutExceeded",
+            Ending::Cancelled => "Cancelled",
+        }
+    }
+}
+
 /// How an attempt ended, as far as the agent knows; the engine derives Tekton's status from it and
 /// from the steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

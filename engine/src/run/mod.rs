@@ -1,0 +1,342 @@
+//! One run: a PipelineRun with its tasks, or a TaskRun of its own. What commands do to it, and what
+//! follows from that until nothing more follows.
+
+mod objects;
+mod submit;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tenon_tekton::flags::FeatureFlags;
+use tenon_tekton::k8s::ServiceAccount;
+use tenon_tekton::rejection::Rejection;
+use tenon_tekton::v1::StepAction;
+
+use crate::command::CancelMode;
+use crate::event::{Kind, Status};
+use crate::log::{Header, Log};
+use crate::outcome::RunOutcome;
+use crate::pipeline::{Child, CustomRunState, PipelineState};
+use crate::taskrun::{Change, Context, Phase, TaskRunState, VerdictKind};
+use crate::work::{StopReason, Work};
+use crate::{AttemptId, Report, RunId, Time};
+
+/// What a run keeps of its submission.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Materials {
+    pub(crate) run_uid: String,
+    pub(crate) step_actions: BTreeMap<String, StepAction>,
+    pub(crate) service_accounts: BTreeMap<String, ServiceAccount>,
+    pub(crate) flags: FeatureFlags,
+    pub(crate) parallel: Option<u32>,
+}
+
+/// One run.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Run {
+    pub(crate) header: Header,
+    pub(crate) name: String,
+    pub(crate) materials: Materials,
+    /// `None` for a TaskRun of its own, which is then the only one below.
+    pub(crate) pipeline: Option<PipelineState>,
+    pub(crate) task_runs: Vec<TaskRunState>,
+    pub(crate) custom_runs: Vec<CustomRunState>,
+    by_name: BTreeMap<String, usize>,
+    /// TaskRuns whose attempt may start as soon as the run's limit allows.
+    queue: VecDeque<usize>,
+    /// TaskRuns whose attempt has left the queue and is not over.
+    active: BTreeSet<usize>,
+    /// Every agent that was ever given an attempt.
+    agents: BTreeSet<String>,
+    pub(crate) start: Time,
+    pub(crate) outcome: Option<RunOutcome>,
+    pub(crate) ended_at: Option<Time>,
+}
+
+/// The TaskRun at this index and what a command may touch besides it.
+macro_rules! with_task_run {
+    ($run:ident, $index:expr, $now:expr, $log:expr) => {{
+        let Run { header, materials, task_runs, .. } = &mut *$run;
+        let context = Context { now: $now, header, log: $log, materials };
+        (&mut task_runs[$index], context)
+    }};
+}
+
+impl Run {
+    pub(crate) fn is_over(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    /// Adds a TaskRun; its first attempt joins the queue.
+    pub(crate) fn add_task_run(&mut self, task_run: TaskRunState) -> usize {
+        let index = self.task_runs.len();
+        self.by_name.insert(task_run.name().to_owned(), index);
+        self.queue.push_back(index);
+        self.task_runs.push(task_run);
+        index
+    }
+
+    pub(crate) fn place(&mut self, now: Time, log: &mut Log, id: &AttemptId, agent: &str) {
+        let Some(&index) = self.by_name.get(&id.task_run) else {
+            return;
+        };
+        let run = self;
+        let attempt = &run.task_runs[index].attempt;
+        let current = attempt.number == id.attempt && attempt.placement == id.placement;
+        if !current || attempt.phase != Phase::Waiting {
+            return;
+        }
+        run.agents.insert(agent.to_owned());
+        let (task_run, _) = with_task_run!(run, index, now, log);
+        task_run.place(agent);
+    }
+
+    pub(crate) fn report(&mut self, now: Time, log: &mut Log, id: &AttemptId, report: Report) {
+        let Some(&index) = self.by_name.get(&id.task_run) else {
+            return;
+        };
+        if !self.task_runs[index].listens_to(id) {
+            return;
+        }
+        let run = self;
+        let (task_run, mut context) = with_task_run!(run, index, now, log);
+        let change = task_run.report(&mut context, report);
+        if change != Change::None {
+            run.changed(index, change);
+            run.advance(now, log);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, now: Time, log: &mut Log, mode: CancelMode, message: &str) {
+        if self.is_over() {
+            return;
+        }
+        if self.pipeline.is_some() {
+            self.cancel_pipeline(now, log, mode);
+        } else {
+            self.stop(now, log, 0, StopReason::Cancelled, message);
+        }
+        self.advance(now, log);
+    }
+
+    /// Time has come this far: all that is due happens.
+    pub(crate) fn tick(&mut self, now: Time, log: &mut Log) {
+        if self.is_over() || self.next_deadline().is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        if self.pipeline.is_some() {
+            self.tick_pipeline(now, log);
+        }
+        let due = |index: &usize| {
+            let attempt = &self.task_runs[*index].attempt;
+            attempt.stopping.is_none() && attempt.deadline.is_some_and(|deadline| deadline <= now)
+        };
+        let due: Vec<usize> = self.active.iter().copied().filter(due).collect();
+        for index in due {
+            self.stop(now, log, index, StopReason::TaskTimeout, "");
+        }
+        self.advance(now, log);
+    }
+
+    /// Nobody will continue this run.
+    pub(crate) fn abandon(&mut self, now: Time, log: &mut Log, message: &str) {
+        if self.is_over() {
+            return;
+        }
+        for index in 0..self.task_runs.len() {
+            let run = &mut *self;
+            let (task_run, mut context) = with_task_run!(run, index, now, log);
+            let change = task_run.abandon(&mut context, message);
+            self.changed(index, change);
+        }
+        let outcome = RunOutcome {
+            status: Status::InfraFailed,
+            reason: "infra/abandoned".to_owned(),
+            message: message.to_owned(),
+            rejected: false,
+            timed_out: false,
+        };
+        if self.pipeline.is_some() {
+            self.abandon_pipeline(now, log, message);
+        }
+        self.end(now, log, outcome, None);
+    }
+
+    /// Wants one TaskRun to stop; what follows for the run is `advance`'s business.
+    pub(crate) fn stop(
+        &mut self,
+        now: Time,
+        log: &mut Log,
+        index: usize,
+        reason: StopReason,
+        message: &str,
+    ) {
+        let run = self;
+        let (task_run, mut context) = with_task_run!(run, index, now, log);
+        let change = task_run.request_stop(&mut context, reason, message);
+        run.changed(index, change);
+    }
+
+    /// Keeps the books after a TaskRun's attempt ended.
+    fn changed(&mut self, index: usize, change: Change) {
+        match change {
+            Change::None => {}
+            Change::Retry => {
+                self.active.remove(&index);
+                self.queue.retain(|queued| *queued != index);
+                self.queue.push_front(index);
+            }
+            Change::Ended => {
+                self.active.remove(&index);
+                self.queue.retain(|queued| *queued != index);
+                self.child_ended(Child::TaskRun(index));
+            }
+        }
+    }
+
+    /// Does all that follows from the state: new tasks, attempts out of the queue, the end.
+    pub(crate) fn advance(&mut self, now: Time, log: &mut Log) {
+        while !self.is_over() {
+            if self.pipeline.is_some() {
+                self.advance_pipeline(now, log);
+            } else {
+                self.advance_task_run(now, log);
+            }
+            if self.is_over() || !self.release_queued(now, log) {
+                return;
+            }
+        }
+    }
+
+    /// Whether a Pod can be made of a TaskRun at all; asked before anything of the run is told.
+    fn check_plan(&mut self, now: Time, log: &mut Log, index: usize) -> Result<(), Rejection> {
+        let run = self;
+        let (task_run, context) = with_task_run!(run, index, now, log);
+        task_run.check_plan(&context)
+    }
+
+    /// Lets attempts out of the queue, as many as the run's limit allows. Says whether one of them
+    /// ended at once, so that more may follow.
+    fn release_queued(&mut self, now: Time, log: &mut Log) -> bool {
+        let limit = self.materials.parallel.unwrap_or(u32::MAX).max(1);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut again = false;
+        while self.active.len() < limit {
+            let Some(index) = self.queue.pop_front() else {
+                break;
+            };
+            self.active.insert(index);
+            let run = &mut *self;
+            let (task_run, mut context) = with_task_run!(run, index, now, log);
+            let change = task_run.release(&mut context);
+            self.changed(index, change);
+            again |= change != Change::None;
+        }
+        again
+    }
+
+    fn advance_task_run(&mut self, now: Time, log: &mut Log) {
+        let Some(verdict) = self.task_runs.first().and_then(TaskRunState::end) else {
+            return;
+        };
+        let timed_out = verdict.kind == VerdictKind::TimedOut;
+        let outcome = RunOutcome {
+            status: verdict.kind.event_status(),
+            reason: verdict.reason.clone(),
+            message: verdict.message.clone(),
+            rejected: false,
+            timed_out,
+        };
+        let results = self.task_runs[0].attempt.results.iter();
+        let results = results.map(|result| (result.name.clone(), result.value.clone()));
+        let results = results.collect::<BTreeMap<_, _>>();
+        self.end(now, log, outcome, Some(results));
+    }
+
+    /// `run-end`: the last event, once.
+    pub(crate) fn end(
+        &mut self,
+        now: Time,
+        log: &mut Log,
+        outcome: RunOutcome,
+        results: Option<BTreeMap<String, tenon_tekton::v1::ParamValue>>,
+    ) {
+        let mut event = self.run_event(Kind::RunEnd, now);
+        event.status = Some(outcome.status);
+        event.reason = crate::log::non_empty(&outcome.reason);
+        event.message = crate::log::non_empty(&outcome.message);
+        event.duration_ms = Some((now.0 - self.start.0).max(0));
+        event.results = results.filter(|results| !results.is_empty());
+        log.push(&mut self.header, event);
+        self.ended_at = Some(now);
+        self.outcome = Some(outcome);
+        self.queue.clear();
+        debug_assert!(self.active.is_empty(), "every attempt is over at run-end");
+    }
+
+    pub(crate) fn run_event(&self, kind: Kind, time: Time) -> crate::event::Event {
+        let mut event = self.header.event(kind, time);
+        event.span_id = Some(self.header.run.span_id());
+        if let Some(pipeline) = &self.pipeline {
+            event.display_name = pipeline.display_name();
+        } else if let Some(task_run) = self.task_runs.first() {
+            event.task = Some(task_run.task.clone());
+            event.task_run = Some(task_run.name().to_owned());
+            event.display_name = task_run.display_name.clone();
+        }
+        event
+    }
+
+    /// When something is due in this run.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        if self.is_over() {
+            return None;
+        }
+        let attempts = self.active.iter().filter_map(|index| {
+            let attempt = &self.task_runs[*index].attempt;
+            attempt.deadline.filter(|_| attempt.stopping.is_none())
+        });
+        let pipeline = self.pipeline_deadline();
+        attempts.chain(pipeline).min()
+    }
+
+    /// What remains to be done for this run.
+    pub(crate) fn pending_work(&self, work: &mut Vec<Work>) {
+        let run = self.header.run;
+        if self.is_over() {
+            work.push(Work::EndRun { run, agents: self.agents.clone() });
+            return;
+        }
+        for index in &self.active {
+            let task_run = &self.task_runs[*index];
+            let attempt = task_run.attempt_id(run);
+            let agent = task_run.attempt.agent.clone().unwrap_or_default();
+            match (task_run.attempt.phase, task_run.attempt.stopping) {
+                (Phase::Waiting, _) => work
+                    .push(Work::Place { attempt, requirements: task_run.requirements().clone() }),
+                (Phase::Placed | Phase::Running, Some(reason)) => {
+                    work.push(Work::Stop { attempt, agent, reason })
+                }
+                (Phase::Placed, None) => work.push(Work::Start { attempt, agent }),
+                (Phase::Running, None) | (Phase::Queued | Phase::Over, _) => {}
+            }
+        }
+    }
+
+    /// Attempts that an agent has and has not ended.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (AttemptId, &str)> + '_ {
+        self.active.iter().filter_map(|index| {
+            let task_run = &self.task_runs[*index];
+            let placed = matches!(task_run.attempt.phase, Phase::Placed | Phase::Running);
+            let agent = task_run.attempt.agent.as_deref().filter(|_| placed)?;
+            Some((task_run.attempt_id(self.header.run), agent))
+        })
+    }
+
+    pub(crate) fn task_run(&self, name: &str) -> Option<&TaskRunState> {
+        self.by_name.get(name).map(|index| &self.task_runs[*index])
+    }
+
+    pub(crate) fn id(&self) -> RunId {
+        self.header.run
+    }
+}

@@ -1,0 +1,390 @@
+//! From a submission to a run: references are resolved and everything is checked that Tekton's
+//! reconciler checks before it creates the first child. A run refused here ends at once, `rejected`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tenon_tekton::graph::Graph;
+use tenon_tekton::k8s::ObjectMeta;
+use tenon_tekton::pipelinerun::{Prepared, ResolvedTask, check_tasks, is_custom_task, prepare};
+use tenon_tekton::rejection::Rejection;
+use tenon_tekton::v1::{Pipeline, PipelineRun, PipelineSpec, PipelineTask, Task, TaskRef, TaskRun};
+
+use super::{Materials, Run};
+use crate::command::{CancelMode, RunObject, Submission};
+use crate::event::{Kind, Status};
+use crate::log::{Header, Log, non_empty};
+use crate::outcome::RunOutcome;
+use crate::pipeline::{PipelineState, PipelineTaskState};
+use crate::taskrun::{TaskRunState, no_resolver, not_found};
+use crate::work::StopReason;
+use crate::{RunId, Time};
+
+type Tasks = BTreeMap<String, Task>;
+
+impl Run {
+    /// A new run, started as far as it goes at once.
+    pub(crate) fn submit(now: Time, log: &mut Log, submission: Submission) -> Run {
+        let Submission {
+            run_id,
+            run,
+            tasks,
+            pipelines,
+            step_actions,
+            service_accounts,
+            flags,
+            parallel,
+        } = submission;
+        let materials =
+            Materials { run_uid: String::new(), step_actions, service_accounts, flags, parallel };
+        match run {
+            RunObject::PipelineRun(object) => {
+                submit_pipeline_run(now, log, run_id, *object, &tasks, &pipelines, materials)
+            }
+            RunObject::TaskRun(object) => {
+                submit_task_run(now, log, run_id, *object, &tasks, materials)
+            }
+        }
+    }
+
+    fn new(now: Time, run: RunId, metadata: &ObjectMeta, mut materials: Materials) -> Run {
+        materials.run_uid = metadata.uid.clone();
+        Run {
+            header: Header::new(run, &metadata.namespace),
+            name: metadata.name.clone(),
+            materials,
+            pipeline: None,
+            task_runs: Vec::new(),
+            custom_runs: Vec::new(),
+            by_name: BTreeMap::new(),
+            queue: std::collections::VecDeque::new(),
+            active: std::collections::BTreeSet::new(),
+            agents: std::collections::BTreeSet::new(),
+            start: now,
+            outcome: None,
+            ended_at: None,
+        }
+    }
+}
+
+/// What an API server fills in.
+fn admit(metadata: &mut ObjectMeta, kind: &str, run: RunId, now: Time) {
+    if metadata.namespace.is_empty() {
+        metadata.namespace = "default".to_owned();
+    }
+    if metadata.uid.is_empty() {
+        metadata.uid = run.object_uid(kind, &metadata.name);
+    }
+    if metadata.creation_timestamp.is_none() {
+        metadata.creation_timestamp = Some(now.to_seconds_string());
+    }
+    metadata.generation = metadata.generation.max(1);
+    // Tekton drops what only its signer may write.
+    let reserved = |key: &String| key.starts_with("chains.tekton.dev/");
+    metadata.annotations.retain(|key, _| !reserved(key));
+}
+
+// ---- TaskRun --------------------------------------------------------------------------------------
+
+fn submit_task_run(
+    now: Time,
+    log: &mut Log,
+    id: RunId,
+    mut object: TaskRun,
+    tasks: &Tasks,
+    materials: Materials,
+) -> Run {
+    admit(&mut object.metadata, "TaskRun", id, now);
+    let mut run = Run::new(now, id, &object.metadata, materials);
+    let minutes = run.materials.flags.default_timeout_minutes;
+    let spec_status = object.spec.status.clone();
+    let status_message = object.spec.status_message.clone();
+    let task = match object.spec.task_ref.as_ref() {
+        Some(reference) if !reference.name.is_empty() => reference.name.clone(),
+        _ => object.metadata.name.clone(),
+    };
+    let (resolved, refusal) = match resolve_task_run(&object, tasks) {
+        Ok(resolved) => (resolved, None),
+        Err(rejection) => (ResolvedTask::default(), Some(rejection)),
+    };
+    let refusal = match spec_status.as_str() {
+        "TaskRunPending" => Some(pending("TaskRun", &object.metadata.name, "TaskRunPending")),
+        "TaskRunCancelled" => None,
+        _ => refusal,
+    };
+    let mut state = TaskRunState::new(id, object, task, Arc::new(resolved), minutes);
+    state.object.spec.status = String::new();
+    let description = state.description.clone();
+    let index = run.add_task_run(state);
+    let mut event = run.run_event(Kind::RunStart, now);
+    event.description = description;
+    log.push(&mut run.header, event);
+    if let Some(rejection) = refusal {
+        run.task_runs[index].object.spec.status = spec_status;
+        run.refuse(now, log, rejection);
+    } else if spec_status == "TaskRunCancelled" {
+        run.stop(now, log, index, StopReason::Cancelled, &status_message);
+    } else if let Err(rejection) = run.check_plan(now, log, index) {
+        run.refuse(now, log, rejection);
+    }
+    run.advance(now, log);
+    run
+}
+
+fn resolve_task_run(object: &TaskRun, tasks: &Tasks) -> Result<ResolvedTask, Rejection> {
+    let name = &object.metadata.name;
+    if let Some(reference) = &object.spec.task_ref {
+        return resolve_task(reference, tasks).map_err(|why| {
+            let message = format!("error when listing tasks for taskRun {name}: {why}");
+            Rejection::new("TaskRunResolutionFailed", message)
+        });
+    }
+    let spec = object.spec.task_spec.clone().ok_or_else(|| {
+        let message = format!("taskRun {name} not providing TaskRef or TaskSpec");
+        Rejection::new("TaskRunResolutionFailed", message)
+    })?;
+    Ok(ResolvedTask { spec, ..ResolvedTask::default() })
+}
+
+/// The Task that a reference names, or why there is none.
+fn resolve_task(reference: &TaskRef, tasks: &Tasks) -> Result<ResolvedTask, String> {
+    if !reference.resolver.is_empty() {
+        return Err(no_resolver(&reference.resolver));
+    }
+    let task = tasks.get(&reference.name).ok_or_else(|| not_found("tasks", &reference.name))?;
+    Ok(ResolvedTask {
+        name: Some(task.metadata.name.clone()),
+        spec: task.spec.clone(),
+        labels: task.metadata.labels.clone(),
+        annotations: task.metadata.annotations.clone(),
+    })
+}
+
+// ---- PipelineRun ----------------------------------------------------------------------------------
+
+fn submit_pipeline_run(
+    now: Time,
+    log: &mut Log,
+    id: RunId,
+    mut object: PipelineRun,
+    tasks: &Tasks,
+    pipelines: &BTreeMap<String, Pipeline>,
+    materials: Materials,
+) -> Run {
+    admit(&mut object.metadata, "PipelineRun", id, now);
+    let mut run = Run::new(now, id, &object.metadata, materials);
+    let mode = match object.spec.status.as_str() {
+        "Cancelled" => Some(CancelMode::Cancelled),
+        "CancelledRunFinally" => Some(CancelMode::CancelledRunFinally),
+        "StoppedRunFinally" => Some(CancelMode::StoppedRunFinally),
+        _ => None,
+    };
+    let waits = object.spec.status == "PipelineRunPending";
+    label_with_pipeline(&mut object);
+    let mut state = unresolved(object);
+    state.cancel = mode;
+    let mut description = None;
+    let mut outcome = Ok(());
+    match resolve_pipeline(&mut state.object, pipelines) {
+        Ok((name, spec)) => {
+            description = non_empty(&spec.description);
+            run.header.pipeline = Some(name.clone());
+            state.spec = Some(spec.clone());
+            if mode != Some(CancelMode::Cancelled) && !waits {
+                outcome = resolve(&mut state, &name, &spec, tasks, &run.materials);
+            }
+        }
+        Err(rejection) => outcome = Err(rejection),
+    }
+    if waits {
+        outcome = Err(pending("PipelineRun", &run.name, "PipelineRunPending"));
+    }
+    run.header.pipeline_run = Some(run.name.clone());
+    run.pipeline = Some(state);
+    let mut event = run.run_event(Kind::RunStart, now);
+    event.description = description;
+    log.push(&mut run.header, event);
+    match outcome {
+        Err(rejection) if mode != Some(CancelMode::Cancelled) => run.refuse(now, log, rejection),
+        _ => run.advance(now, log),
+    }
+    run
+}
+
+fn unresolved(object: PipelineRun) -> PipelineState {
+    PipelineState {
+        workspaces: object.spec.workspaces.clone(),
+        object,
+        spec: None,
+        tasks: Vec::new(),
+        dag_len: 0,
+        graph: Graph::default(),
+        order: Vec::new(),
+        index: BTreeMap::new(),
+        cancel: None,
+        tasks_timed_out: false,
+        timed_out: false,
+        finally_timed_out: false,
+        fatal: None,
+        finally_start: None,
+        end: None,
+        results: Vec::new(),
+    }
+}
+
+/// Tekton's label, which the TaskRuns inherit.
+fn label_with_pipeline(object: &mut PipelineRun) {
+    let metadata = &mut object.metadata;
+    let referenced = object.spec.pipeline_ref.as_ref().map(|r| r.name.clone());
+    let value = match referenced {
+        Some(name) if !name.is_empty() => name,
+        None if !metadata.generate_name.is_empty() => {
+            tenon_tekton::names::restrict_length(&metadata.generate_name)
+        }
+        _ => metadata.name.clone(),
+    };
+    let label = "tekton.dev/pipeline".to_owned();
+    metadata.labels.entry(label).or_insert(value);
+}
+
+/// The Pipeline's name (the run's own for an embedded one) and its spec. Takes over the Pipeline's
+/// labels and annotations.
+fn resolve_pipeline(
+    object: &mut PipelineRun,
+    pipelines: &BTreeMap<String, Pipeline>,
+) -> Result<(String, PipelineSpec), Rejection> {
+    let name = object.metadata.name.clone();
+    let namespace = object.metadata.namespace.clone();
+    let missing = |why: String| {
+        let message =
+            format!("Error retrieving pipeline for pipelinerun {namespace}/{name}: {why}");
+        Rejection::new("CouldntGetPipeline", message)
+    };
+    let Some(reference) = &object.spec.pipeline_ref else {
+        let spec = object.spec.pipeline_spec.clone();
+        let spec = spec.ok_or_else(|| {
+            missing(format!("pipelineRun {name} not providing PipelineRef or PipelineSpec"))
+        })?;
+        return Ok((name, spec));
+    };
+    let prefix = format!("error when getting Pipeline for PipelineRun {name}");
+    if !reference.resolver.is_empty() {
+        let why = no_resolver(&reference.resolver);
+        return Err(missing(format!("{prefix}: {why}")));
+    }
+    let pipeline = pipelines.get(&reference.name).ok_or_else(|| {
+        let why = not_found("pipelines", &reference.name);
+        missing(format!("{prefix}: {why}"))
+    })?;
+    let metadata = &mut object.metadata;
+    for (key, value) in &pipeline.metadata.labels {
+        let labels = &mut metadata.labels;
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for (key, value) in &pipeline.metadata.annotations {
+        if key != "kubectl.kubernetes.io/last-applied-configuration" {
+            let annotations = &mut metadata.annotations;
+            annotations.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let label = "tekton.dev/pipeline".to_owned();
+    let found = pipeline.metadata.name.clone();
+    metadata.labels.insert(label, found.clone());
+    Ok((found, pipeline.spec.clone()))
+}
+
+/// Checks everything and fills in the tasks.
+fn resolve(
+    state: &mut PipelineState,
+    pipeline: &str,
+    spec: &PipelineSpec,
+    tasks: &Tasks,
+    materials: &Materials,
+) -> Result<(), Rejection> {
+    let prepared = prepare(&state.object, spec, pipeline, &materials.flags)?;
+    state.spec = Some(prepared.spec.clone());
+    let Prepared { spec, workspaces, tasks: graph, finally: _ } = prepared;
+    let metadata = &state.object.metadata;
+    let mut resolved = BTreeMap::new();
+    for task in spec.tasks.iter().chain(&spec.finally) {
+        if let Some(found) = resolve_pipeline_task(task, tasks, &metadata.namespace, pipeline)? {
+            resolved.insert(task.name.clone(), found);
+        }
+    }
+    check_tasks(&state.object, &spec, &resolved, &materials.flags)?;
+    state.workspaces = workspaces;
+    state.dag_len = spec.tasks.len();
+    state.order = graph.topological_order();
+    state.graph = graph;
+    for task in spec.tasks.into_iter().chain(spec.finally) {
+        let found = resolved.remove(&task.name).map(Arc::new);
+        state.index.insert(task.name.clone(), state.tasks.len());
+        state.tasks.push(PipelineTaskState::new(task, found));
+    }
+    Ok(())
+}
+
+/// What a PipelineTask runs; `None` for a custom task.
+fn resolve_pipeline_task(
+    task: &PipelineTask,
+    tasks: &Tasks,
+    namespace: &str,
+    pipeline: &str,
+) -> Result<Option<ResolvedTask>, Rejection> {
+    if is_custom_task(task) {
+        return Ok(None);
+    }
+    if task.pipeline_ref.is_some() || task.pipeline_spec.is_some() {
+        let message = format!(
+            "Pipeline {namespace}/{pipeline} can't be Run; pipeline task \"{}\" is a Pipeline itself, which this build does not run",
+            task.name
+        );
+        return Err(Rejection::new("PipelineValidationFailed", message));
+    }
+    if let Some(reference) = &task.task_ref {
+        let found = resolve_task(reference, tasks).map_err(|why| {
+            let name = &reference.name;
+            let message = format!(
+                "Pipeline {namespace}/{pipeline} can't be Run; it contains Tasks that don't exist: Couldn't retrieve Task \"{name}\": {why}"
+            );
+            Rejection::new("CouldntGetTask", message)
+        });
+        return found.map(Some);
+    }
+    let embedded = task.task_spec.as_ref();
+    let spec = embedded.map(|embedded| embedded.task_spec.clone());
+    Ok(Some(ResolvedTask { spec: spec.unwrap_or_default(), ..ResolvedTask::default() }))
+}
+
+// ---- refusal --------------------------------------------------------------------------------------
+
+/// A run that says of itself that it must not start would wait for ever here: nobody edits it.
+fn pending(kind: &str, name: &str, reason: &'static str) -> Rejection {
+    let message = format!("{kind} \"{name}\" is pending: remove spec.status to run it");
+    Rejection::new(reason, message)
+}
+
+impl Run {
+    /// Ends the run before anything of it ran.
+    fn refuse(&mut self, now: Time, log: &mut Log, rejection: Rejection) {
+        self.queue.clear();
+        self.active.clear();
+        let reason = rejection.reason.to_owned();
+        if let Some(pipeline) = &mut self.pipeline {
+            pipeline.end = Some(("False", reason, rejection.message));
+            pipeline.tasks.clear();
+            pipeline.dag_len = 0;
+            self.end_pipeline(now, log, true);
+            return;
+        }
+        self.task_runs[0].refuse(now, &rejection);
+        let outcome = RunOutcome {
+            status: Status::Failed,
+            reason,
+            message: rejection.message,
+            rejected: true,
+            timed_out: false,
+        };
+        self.end(now, log, outcome, None);
+    }
+}

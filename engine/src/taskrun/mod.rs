@@ -1,0 +1,371 @@
+//! One TaskRun: its attempts one after the other, and the placements of each.
+//!
+//! An attempt is over only when its agent has said so (`Ended`), or when it was never given to an
+//! agent; until then a wish to stop it is pending work. Reports of any other placement change
+//! nothing. What Tekton writes into `status` is derived on demand ([`status`]).
+
+mod conclude;
+mod plan;
+mod report;
+mod results;
+mod status;
+mod verdict;
+
+pub(crate) use plan::{no_resolver, not_found};
+pub(crate) use status::condition;
+
+use std::sync::Arc;
+
+use tenon_tekton::k8s::ServiceAccount;
+use tenon_tekton::pipelinerun::ResolvedTask;
+use tenon_tekton::pod::Pod;
+use tenon_tekton::rejection::Rejection;
+use tenon_tekton::v1::{TaskRun, TaskRunResult, TaskRunStatus, TaskSpec};
+
+use crate::event::{Event, Kind, MatrixCell, Status};
+use crate::log::{Header, Log};
+use crate::report::StepEnd;
+use crate::run::Materials;
+use crate::work::{Requirements, StopReason};
+use crate::{AttemptId, RunId, Time};
+
+/// An attempt is placed anew at most so often after infrastructure failures.
+pub(crate) const MAX_REPLACEMENTS: u32 = 3;
+
+/// What a command may touch besides the TaskRun itself.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) header: &'a mut Header,
+    pub(crate) log: &'a mut Log,
+    pub(crate) materials: &'a Materials,
+}
+
+impl Context<'_> {
+    pub(crate) fn service_account(&self, name: &str) -> Option<&ServiceAccount> {
+        let name = if name.is_empty() { "default" } else { name };
+        self.materials.service_accounts.get(name)
+    }
+}
+
+/// Where the current attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Held back by the run's own limit of attempts at a time.
+    Queued,
+    /// Needs an agent.
+    Waiting,
+    /// Has an agent, which has not yet said that it began.
+    Placed,
+    /// The agent works on it.
+    Running,
+    /// Nothing of it runs any more.
+    Over,
+}
+
+/// How a TaskRun or an attempt ended, in Tekton's words.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) kind: VerdictKind,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VerdictKind {
+    Succeeded,
+    Failed,
+    TimedOut,
+    Cancelled,
+    /// Cancelled because a timeout of the PipelineRun was reached.
+    CancelledByTimeout,
+    Infra,
+}
+
+impl VerdictKind {
+    pub(crate) fn event_status(self) -> Status {
+        match self {
+            VerdictKind::Succeeded => Status::Succeeded,
+            VerdictKind::Failed => Status::Failed,
+            VerdictKind::TimedOut | VerdictKind::CancelledByTimeout => Status::Timeout,
+            VerdictKind::Cancelled => Status::Cancelled,
+            VerdictKind::Infra => Status::InfraFailed,
+        }
+    }
+}
+
+/// One step of the current placement.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct StepProgress {
+    pub(crate) name: String,
+    pub(crate) display_name: Option<String>,
+    pub(crate) span_id: String,
+    pub(crate) started: Option<Time>,
+    pub(crate) end: Option<(Time, StepEnd)>,
+}
+
+/// One sidecar of the current placement.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SidecarProgress {
+    pub(crate) name: String,
+    pub(crate) span_id: String,
+    pub(crate) started: Option<Time>,
+    pub(crate) end: Option<SidecarEnd>,
+}
+
+/// How a sidecar ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SidecarEnd {
+    pub(crate) time: Time,
+    pub(crate) exit_code: i32,
+    pub(crate) stopped: bool,
+    pub(crate) oom_killed: bool,
+    pub(crate) image_id: String,
+    pub(crate) container_id: String,
+}
+
+/// The current attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Attempt {
+    pub(crate) number: u32,
+    pub(crate) placement: u32,
+    pub(crate) phase: Phase,
+    pub(crate) agent: Option<String>,
+    /// When it left the queue: Tekton's `status.startTime`, from which its timeout counts.
+    pub(crate) start: Option<Time>,
+    /// When the agent began, by the agent's clock.
+    agent_start: Option<Time>,
+    pub(crate) completion: Option<Time>,
+    pub(crate) deadline: Option<Time>,
+    pub(crate) stopping: Option<StopReason>,
+    /// `task-start` is out.
+    announced: bool,
+    span_id: String,
+    pod: Option<Arc<Pod>>,
+    requirements: Requirements,
+    pub(crate) task_spec: Option<Arc<TaskSpec>>,
+    pub(crate) steps: Vec<StepProgress>,
+    pub(crate) sidecars: Vec<SidecarProgress>,
+    pub(crate) verdict: Option<Verdict>,
+    pub(crate) results: Vec<TaskRunResult>,
+}
+
+/// What a command did to a TaskRun, as far as the run has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing that the run has to act on.
+    None,
+    /// The attempt failed and the next one waits in the queue.
+    Retry,
+    /// The TaskRun is over.
+    Ended,
+}
+
+/// One TaskRun.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TaskRunState {
+    /// Its metadata and spec; the status is made on demand.
+    pub(crate) object: TaskRun,
+    /// The event key `task`.
+    pub(crate) task: String,
+    pub(crate) matrix: Option<MatrixCell>,
+    pub(crate) display_name: Option<String>,
+    pub(crate) description: Option<String>,
+    /// Index of the PipelineTask; `None` for a TaskRun of its own.
+    pub(crate) pipeline_task: Option<usize>,
+    pub(crate) resolved: Arc<ResolvedTask>,
+    /// `onError: continue` of the PipelineTask.
+    pub(crate) failure_ignored: bool,
+    /// `None` is no limit.
+    pub(crate) timeout: Option<tenon_tekton::duration::GoDuration>,
+    pub(crate) retries_status: Vec<TaskRunStatus>,
+    pub(crate) attempt: Attempt,
+}
+
+impl TaskRunState {
+    /// A TaskRun whose first attempt waits in the queue.
+    pub(crate) fn new(
+        run: RunId,
+        object: TaskRun,
+        task: String,
+        resolved: Arc<ResolvedTask>,
+        default_timeout_minutes: u32,
+    ) -> Self {
+        use tenon_tekton::duration::GoDuration;
+        let timeout = object
+            .spec
+            .timeout
+            .unwrap_or_else(|| GoDuration::from_secs(i64::from(default_timeout_minutes) * 60));
+        let mut object = object;
+        inherit(&mut object, &resolved);
+        let attempt = Attempt::new(run, &object.metadata.name, 1);
+        TaskRunState {
+            description: crate::log::non_empty(&resolved.spec.description),
+            display_name: crate::log::non_empty(&resolved.spec.display_name),
+            object,
+            task,
+            matrix: None,
+            pipeline_task: None,
+            resolved,
+            failure_ignored: false,
+            timeout: (timeout.0 != 0).then_some(timeout),
+            retries_status: Vec::new(),
+            attempt,
+        }
+    }
+
+    /// Whether a Pod can be made of it.
+    pub(crate) fn check_plan(&self, ctx: &Context<'_>) -> Result<(), Rejection> {
+        plan::plan_pod(self, ctx).map(|_| ())
+    }
+
+    /// Ends a TaskRun of its own before anything ran; no event tells of it.
+    pub(crate) fn refuse(&mut self, now: Time, rejection: &Rejection) {
+        let attempt = &mut self.attempt;
+        attempt.phase = Phase::Over;
+        attempt.start = Some(now);
+        attempt.completion = Some(now);
+        attempt.verdict = Some(Verdict {
+            kind: VerdictKind::Failed,
+            reason: rejection.reason.to_owned(),
+            message: rejection.message.clone(),
+        });
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.object.metadata.name
+    }
+
+    pub(crate) fn attempt_id(&self, run: RunId) -> AttemptId {
+        AttemptId {
+            run,
+            task_run: self.name().to_owned(),
+            attempt: self.attempt.number,
+            placement: self.attempt.placement,
+        }
+    }
+
+    /// The final verdict; `None` while the TaskRun goes on.
+    pub(crate) fn end(&self) -> Option<&Verdict> {
+        self.attempt.verdict.as_ref()
+    }
+
+    pub(crate) fn is_cancelled_by_spec(&self) -> bool {
+        self.object.spec.status == "TaskRunCancelled"
+    }
+
+    pub(crate) fn pod(&self) -> Option<&Pod> {
+        match self.attempt.phase {
+            Phase::Waiting | Phase::Placed | Phase::Running => self.attempt.pod.as_deref(),
+            Phase::Queued | Phase::Over => None,
+        }
+    }
+
+    pub(crate) fn requirements(&self) -> &Requirements {
+        &self.attempt.requirements
+    }
+
+    /// An event about the current placement.
+    fn event(&self, header: &Header, kind: Kind, time: Time) -> Event {
+        Event {
+            task: Some(self.task.clone()),
+            task_run: Some(self.name().to_owned()),
+            attempt: Some(self.attempt.number),
+            placement: Some(self.attempt.placement),
+            agent: self.attempt.agent.clone(),
+            span_id: Some(self.attempt.span_id.clone()),
+            ..header.event(kind, time)
+        }
+    }
+
+    /// A `task-*` event: as above, with the matrix cell and the display name.
+    fn task_event(&self, header: &Header, kind: Kind, time: Time) -> Event {
+        Event {
+            matrix: self.matrix.clone(),
+            display_name: self.display_name.clone(),
+            ..self.event(header, kind, time)
+        }
+    }
+}
+
+/// The TaskRun's labels and annotations, with those of its Task where it has none of that name.
+fn inherit(object: &mut TaskRun, resolved: &ResolvedTask) {
+    let metadata = &mut object.metadata;
+    for (key, value) in &resolved.labels {
+        let labels = &mut metadata.labels;
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for (key, value) in &resolved.annotations {
+        let annotations = &mut metadata.annotations;
+        if key != "kubectl.kubernetes.io/last-applied-configuration" {
+            annotations.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    if let Some(name) = &resolved.name {
+        let label = "tekton.dev/task".to_owned();
+        metadata.labels.insert(label, name.clone());
+    }
+}
+
+impl Attempt {
+    fn new(run: RunId, task_run: &str, number: u32) -> Self {
+        let mut attempt = Attempt {
+            number,
+            placement: 0,
+            phase: Phase::Queued,
+            agent: None,
+            start: None,
+            agent_start: None,
+            completion: None,
+            deadline: None,
+            stopping: None,
+            announced: false,
+            span_id: String::new(),
+            pod: None,
+            requirements: Requirements::default(),
+            task_spec: None,
+            steps: Vec::new(),
+            sidecars: Vec::new(),
+            verdict: None,
+            results: Vec::new(),
+        };
+        attempt.next_placement(run, task_run);
+        attempt
+    }
+
+    /// Forgets what the last placement did; containers start from the beginning.
+    fn next_placement(&mut self, run: RunId, task_run: &str) {
+        self.placement += 1;
+        self.agent = None;
+        self.agent_start = None;
+        let id = AttemptId {
+            run,
+            task_run: task_run.to_owned(),
+            attempt: self.number,
+            placement: self.placement,
+        };
+        self.span_id = id.span_id();
+        if let Some(pod) = &self.pod {
+            self.steps = pod
+                .steps
+                .iter()
+                .map(|step| StepProgress {
+                    name: step.name.clone(),
+                    display_name: crate::log::non_empty(&step.display_name),
+                    span_id: id.container_span_id(&format!("step-{}", step.name)),
+                    started: None,
+                    end: None,
+                })
+                .collect();
+            self.sidecars = pod
+                .sidecars
+                .iter()
+                .map(|sidecar| SidecarProgress {
+                    name: sidecar.name.clone(),
+                    span_id: id.container_span_id(&format!("sidecar-{}", sidecar.name)),
+                    started: None,
+                    end: None,
+                })
+                .collect();
+        }
+    }
+}
