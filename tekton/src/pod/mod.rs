@@ -3,8 +3,26 @@
 //! Built here, purely, out of a TaskRun whose variables are all applied; carried to an agent as
 //! JSON; made real by the agent's backend, which plays the kubelet (environment look-ups, `$(VAR)`
 //! expansion, volumes, probes).
+//!
+//! What is the same for every TaskRun is not in here and is added by the agent:
+//! - the mounts /workspace, /tekton/home, /tekton/results, /tekton/steps, /tekton/artifacts, /tekton/bin,
+//!   /tekton/run/<i> and /tekton/creds of each *step*, each left out where the step itself mounts
+//!   something at that (cleaned) path; sidecars get none of them;
+//! - scripts: a step or sidecar with `script` has no `command`; its `args` are the script's arguments;
+//! - the image's ENTRYPOINT and CMD for a step without `command` and `script`;
+//! - `$(steps.S.results.R…)` in `env`, `command`, `args` and `when`, which the entrypoint fills in;
+//! - the credentials of `credential_secrets` that carry Tekton's annotations;
+//! - working directories that are relative or below /workspace.
+//!
+//! `env` may name a variable twice, the later one wins. A volume without a source is an emptyDir.
 
+mod check;
+mod merge;
 mod plan;
+mod quantity;
+mod stepaction;
+mod usage;
+mod workspaces;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +30,7 @@ use crate::duration::GoDuration;
 use crate::k8s::{HostAlias, LocalObjectReference, PodSecurityContext, Volume};
 use crate::v1::{Sidecar, Step};
 
-pub use plan::{Plan, PlanError, PlanInput, plan};
+pub use plan::{Plan, PlanError, PlanInput, claims, plan};
 
 /// Everything a backend needs to run one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
