@@ -260,4 +260,62 @@ mod tests {
         assert!(graph.schedulable(&[true; 4]).is_empty());
         assert_eq!(graph.topological_order(), [3, 1, 2, 0]);
     }
+
+    use proptest::prelude::*;
+
+    /// Edges of up to 12 tasks, any to any.
+    fn any_edges() -> impl Strategy<Value = Vec<BTreeSet<usize>>> {
+        (1usize..12).prop_flat_map(|count| {
+            prop::collection::vec(prop::collection::btree_set(0..count, 0..3), count)
+        })
+    }
+
+    /// Whether some task reaches itself: transitive closure, the slow way.
+    fn has_cycle(edges: &[BTreeSet<usize>]) -> bool {
+        let count = edges.len();
+        let mut reach: Vec<Vec<bool>> = (0..count)
+            .map(|from| (0..count).map(|to| edges[from].contains(&to)).collect())
+            .collect();
+        for via in 0..count {
+            for from in 0..count {
+                for to in 0..count {
+                    reach[from][to] |= reach[from][via] && reach[via][to];
+                }
+            }
+        }
+        (0..count).any(|task| reach[task][task])
+    }
+
+    proptest! {
+        #[test]
+        fn refuses_cycles_and_orders_the_rest(edges in any_edges()) {
+            let names: Vec<String> = (0..edges.len()).map(|i| format!("t{i}")).collect();
+            let deps: Vec<BTreeSet<String>> = edges
+                .iter()
+                .map(|deps| deps.iter().map(|dep| names[*dep].clone()).collect())
+                .collect();
+            let built = Graph::from_edges(names, &deps);
+            prop_assert_eq!(built.is_err(), has_cycle(&edges));
+            let Ok(graph) = built else { return Ok(()) };
+            let order = graph.topological_order();
+            prop_assert_eq!(order.len(), graph.len());
+            // Running in waves of what is schedulable reaches every task, each after what it waits for.
+            let mut done = vec![false; graph.len()];
+            let mut rounds = 0;
+            while done.iter().any(|is_done| !is_done) {
+                let wave = graph.schedulable(&done);
+                prop_assert!(!wave.is_empty() && rounds <= graph.len());
+                for task in wave {
+                    prop_assert!(graph.predecessors(task).iter().all(|before| done[*before]));
+                    done[task] = true;
+                }
+                rounds += 1;
+            }
+            for (at, task) in order.iter().enumerate() {
+                for before in graph.predecessors(*task) {
+                    prop_assert!(order[..at].contains(before));
+                }
+            }
+        }
+    }
 }

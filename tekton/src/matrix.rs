@@ -93,7 +93,7 @@ pub fn combinations(matrix: &Matrix) -> Vec<Combination> {
     }
     let mut all: Vec<Values> = Vec::new();
     for param in &matrix.params {
-        all = distribute(all, param);
+        all = distribute(&all, param);
     }
     for values in &mut all {
         for include in &includes {
@@ -110,7 +110,7 @@ pub fn combinations(matrix: &Matrix) -> Vec<Combination> {
     all.into_iter().map(to_combination).collect()
 }
 
-fn distribute(all: Vec<Values>, param: &Param) -> Vec<Values> {
+fn distribute(all: &[Values], param: &Param) -> Vec<Values> {
     let values = array_of(&param.value);
     if all.is_empty() {
         return values

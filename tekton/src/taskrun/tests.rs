@@ -1,7 +1,7 @@
 use super::*;
 use crate::v1::TaskSpec;
 
-fn run(spec: serde_json::Value) -> PipelineRun {
+fn run(spec: &serde_json::Value) -> PipelineRun {
     serde_json::from_value(json!({
         "metadata": {"name": "pr", "namespace": "ns", "uid": "uid",
             "labels": {"l": "run", "tekton.dev/pipeline": "p"},
@@ -31,7 +31,7 @@ fn child(
 
 #[test]
 fn labels_follow_tektons_precedence() {
-    let run = run(json!({"taskRunSpecs": [{
+    let run = run(&json!({"taskRunSpecs": [{
         "pipelineTaskName": "t", "metadata": {"labels": {"l": "spec"}}, "serviceAccountName": "sa"}]}));
     let resolved = ResolvedTask {
         name: Some("task".into()),
@@ -83,14 +83,14 @@ fn timeouts_follow_tektons_rule() {
     ] {
         let mut task = task;
         task["name"] = "t".into();
-        let made = child(&run(spec.clone()), task, &ResolvedTask::default()).expect("a TaskRun");
+        let made = child(&run(&spec), task, &ResolvedTask::default()).expect("a TaskRun");
         assert_eq!(made.spec.timeout.expect("a timeout").to_string(), expected, "{spec}");
     }
 }
 
 #[test]
 fn workspaces_are_bound_joined_and_propagated() {
-    let run = run(json!({"workspaces": [
+    let run = run(&json!({"workspaces": [
         {"name": "shared", "subPath": "a", "volumeClaimTemplate": {"metadata": {"name": "claim"}}},
         {"name": "tmp", "emptyDir": {}}]}));
     let spec: TaskSpec =

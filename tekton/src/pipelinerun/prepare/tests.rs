@@ -2,14 +2,14 @@ use super::*;
 use crate::v1::ParamValue;
 use serde_json::json;
 
-fn run(spec: serde_json::Value) -> PipelineRun {
+fn run(spec: &serde_json::Value) -> PipelineRun {
     serde_json::from_value(json!({
         "metadata": {"name": "pr", "namespace": "ns", "uid": "u"}, "spec": spec
     }))
     .expect("a PipelineRun")
 }
 
-fn prepared(spec: serde_json::Value) -> Result<Prepared, Rejection> {
+fn prepared(spec: &serde_json::Value) -> Result<Prepared, Rejection> {
     let run = run(spec);
     let pipeline = run.spec.pipeline_spec.clone().expect("an embedded Pipeline");
     prepare(&run, &pipeline, "pr", &FeatureFlags::default())
@@ -57,7 +57,7 @@ fn refuses_with_tektons_reasons_and_words() {
             "[User error] PipelineRun ns/pr doesn't define taskRunSpecs correctly: pipelineRun's taskrunSpecs defined wrong taskName: \"x\", does not exist in Pipeline",
         ),
     ] {
-        let error = prepared(spec).expect_err(reason);
+        let error = prepared(&spec).expect_err(reason);
         assert_eq!((error.reason, error.message.as_str()), (reason, message));
     }
 }
@@ -83,7 +83,7 @@ fn outer_values_reach_embedded_tasks_and_beat_inner_defaults() {
             }],
         },
     });
-    let prepared = prepared(spec).expect("prepared");
+    let prepared = prepared(&spec).expect("prepared");
     let script =
         &prepared.spec.tasks[0].task_spec.as_ref().expect("embedded").task_spec.steps[0].script;
     assert_eq!(script, "run mine true false u");
@@ -104,10 +104,10 @@ fn defaults_refer_to_each_other_ten_deep_and_not_in_circles() {
         json!({"pipelineSpec": {"params": params, "tasks": [
             {"name": "t", "params": [{"name": "p", "value": format!("$(params.p{})", n - 1)}]}]}})
     };
-    let ok = prepared(chain(11)).expect("ten steps");
+    let ok = prepared(&chain(11)).expect("ten steps");
     assert_eq!(ok.spec.tasks[0].params[0].value, ParamValue::from("x"));
     assert!(
-        prepared(chain(13))
+        prepared(&chain(13))
             .expect_err("too deep")
             .message
             .contains("maximum recursion depth (10) exceeded")
@@ -115,7 +115,7 @@ fn defaults_refer_to_each_other_ten_deep_and_not_in_circles() {
     let circle = json!({"pipelineSpec": {"tasks": [task("")], "params": [
         {"name": "a", "type": "string", "default": "$(params.b)"},
         {"name": "b", "type": "string", "default": "$(params.a)"}]}});
-    let error = prepared(circle).expect_err("a circle");
+    let error = prepared(&circle).expect_err("a circle");
     assert_eq!(
         error.message,
         "[User error] Failed to apply parameters to Pipeline ns/pr: parameter resolution failed: circular dependency detected in param \"params.a\""

@@ -28,7 +28,7 @@ fn plan_with(
     })
 }
 
-fn script_run(script: &str, spec: serde_json::Value) -> serde_json::Value {
+fn script_run(script: &str, spec: &serde_json::Value) -> serde_json::Value {
     let mut task_run = json!({"spec": spec});
     let task = &mut task_run["spec"]["taskSpec"];
     if task.is_null() {
@@ -69,7 +69,7 @@ fn variables_are_applied_in_phases() {
         ("$(credentials.path)", "/tekton/creds"),
         ("$(date) $$(params.q)", "$(date) $d"),
     ] {
-        let plan = plan_of(script_run(script, spec.clone())).expect("a plan");
+        let plan = plan_of(script_run(script, &spec)).expect("a plan");
         assert_eq!(plan.pod.steps[0].script, expected);
         assert_eq!(plan.pod.steps[1].name, "unnamed-1");
         assert_eq!(plan.pod.results, ["r"]);
@@ -79,7 +79,7 @@ fn variables_are_applied_in_phases() {
 
 #[test]
 fn refuses_with_tektons_reasons_and_words() {
-    let declared = |spec: serde_json::Value| script_run("", spec);
+    let declared = |spec: serde_json::Value| script_run("", &spec);
     for (task_run, reason, message) in [
         (
             declared(json!({"taskSpec": {"params": [{"name": "a"}, {"name": "b"}]}})),
@@ -96,7 +96,7 @@ fn refuses_with_tektons_reasons_and_words() {
         (
             script_run(
                 "$(params.a[1])",
-                json!({"params": [{"name": "a", "value": ["x"]}], "taskSpec": {"params": [{"name": "a", "type": "array"}]}}),
+                &json!({"params": [{"name": "a", "value": ["x"]}], "taskSpec": {"params": [{"name": "a", "type": "array"}]}}),
             ),
             "TaskRunValidationFailed",
             "[User error] non-existent param references:[$(params.a[1])]",
@@ -119,7 +119,7 @@ fn refuses_with_tektons_reasons_and_words() {
             "[User error] invalid StepOverride: No Step named x",
         ),
         (
-            script_run("$(params.nobody)", json!({})),
+            script_run("$(params.nobody)", &json!({})),
             "PodCreationFailed",
             "failed to create task run pod \"tr\": non-existent variable in \"$(params.nobody)\": steps[0].script. Maybe invalid TaskSpec",
         ),
