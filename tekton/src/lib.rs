@@ -21,6 +21,7 @@ pub mod secrets;
 pub mod substitute;
 pub mod taskrun;
 pub mod v1;
+pub mod validate;
 pub mod yaml_out;
 pub mod when;
 

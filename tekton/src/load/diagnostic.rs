@@ -39,6 +39,8 @@ pub struct Diagnostic {
     pub message: String,
     /// The field as Tekton names it, empty if there is none.
     pub path: String,
+    /// What Tekton adds on lines of their own, usually nothing.
+    pub details: String,
     /// The text it is about.
     pub source: Arc<Source>,
     /// The place in that text.
@@ -72,10 +74,41 @@ impl Diagnostic {
             severity: Severity::Error,
             message: fault.message,
             path: String::new(),
+            details: String::new(),
             source: Arc::clone(source),
             span: fault.span,
             help: fault.help,
             related: related.into_iter().collect(),
+        }
+    }
+
+    /// For bytes of which only the first are UTF-8.
+    pub(super) fn not_utf8(name: String, valid: &[u8], wide: bool) -> Self {
+        let text: Arc<str> = String::from_utf8_lossy(valid).into();
+        let line_start = text.rfind('\n').map_or(0, |at| at + 1);
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let lines = text.bytes().filter(|byte| *byte == b'\n').count();
+        let span = Span {
+            start: number(text.len()),
+            end: number(text.len()),
+            line: number(lines + 1),
+            column: number(text[line_start..].chars().count() + 1),
+        };
+        let help = if wide {
+            "this looks like UTF-16; save the file as UTF-8"
+        } else {
+            "save the file as UTF-8"
+        };
+        Diagnostic {
+            code: "yaml/utf-8",
+            severity: Severity::Error,
+            message: "the text is not UTF-8 from here on".to_owned(),
+            path: String::new(),
+            details: String::new(),
+            source: Arc::new(Source { name, text }),
+            span,
+            help: Some(help.to_owned()),
+            related: Vec::new(),
         }
     }
 
@@ -85,6 +118,7 @@ impl Diagnostic {
             severity: if found.warning { Severity::Warning } else { Severity::Error },
             message: found.message,
             path: found.path,
+            details: String::new(),
             source: Arc::clone(source),
             span: found.span,
             help: found.help,
@@ -108,16 +142,22 @@ impl Diagnostic {
         found
     }
 
-    /// Tekton's text with the field, `message: path`, as knative prints a field error; a message
-    /// that names its field itself (Go's decoder) stands alone.
+    /// Tekton's text with the field and the details, `message: path`, as knative prints a field
+    /// error; a message that names its field itself (Go's decoder) stands alone.
     pub fn text(&self) -> String {
-        if self.path.is_empty() || !self.code.starts_with("validate/") {
+        if !self.code.starts_with("validate/") {
             return self.message.clone();
         }
-        match self.message.split_once('\n') {
-            Some((message, details)) => format!("{message}: {}\n{details}", self.path),
-            None => format!("{}: {}", self.message, self.path),
+        let mut text = self.message.clone();
+        if !self.path.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.path);
         }
+        if !self.details.is_empty() {
+            text.push('\n');
+            text.push_str(&self.details);
+        }
+        text
     }
 
     /// `file:line:column: error: message`, the source line and a caret, then the help; several

@@ -15,6 +15,8 @@ mod locate;
 mod node;
 mod scalar;
 mod suggest;
+#[cfg(test)]
+mod tests;
 mod v1beta1;
 mod yaml;
 
@@ -23,6 +25,7 @@ use std::sync::Arc;
 pub use bundle::Bundle;
 pub use diagnostic::{Diagnostic, Related, Severity};
 pub use node::{Entry, Node, Span, Value};
+pub use suggest::nearest;
 pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 
 use crate::flags::FeatureFlags;
@@ -35,6 +38,23 @@ pub struct Source {
     pub name: String,
     /// The whole text, decoded from UTF-8.
     pub text: Arc<str>,
+}
+
+impl Source {
+    /// A source out of a file's bytes; what is not UTF-8 is refused where it begins not to be.
+    pub fn from_bytes(name: impl Into<String>, bytes: &[u8]) -> Result<Source, Box<Diagnostic>> {
+        let name = name.into();
+        let error = match std::str::from_utf8(bytes) {
+            Ok(text) => {
+                let text = text.into();
+                return Ok(Source { name, text });
+            }
+            Err(error) => error,
+        };
+        let valid = &bytes[..error.valid_up_to()];
+        let wide = matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
+        Err(Box::new(Diagnostic::not_utf8(name, valid, wide)))
+    }
 }
 
 /// One YAML document of a source.
@@ -83,13 +103,19 @@ pub fn load(sources: &[Source], flags: &FeatureFlags) -> Loaded {
     for source in sources {
         let source = Arc::new(source.clone());
         let parsed = yaml::parse(&source.text);
-        let faults = parsed.faults.into_iter();
-        loaded.diagnostics.extend(faults.map(|fault| Diagnostic::from_yaml(fault, &source)));
+        let mut faults = parsed.faults.into_iter().peekable();
         for (index, root) in parsed.documents {
+            while let Some((_, fault)) = faults.next_if(|(at, _)| *at < index) {
+                let found = Diagnostic::from_yaml(fault, &source);
+                loaded.diagnostics.push(found);
+            }
             for root in kinds::list_items(root) {
                 load_document(&source, index, root, flags, &mut loaded);
             }
         }
+        loaded
+            .diagnostics
+            .extend(faults.map(|(_, fault)| Diagnostic::from_yaml(fault, &source)));
     }
     loaded
 }
@@ -142,7 +168,7 @@ pub(crate) fn is_plain_string(text: &str) -> bool {
 #[cfg(test)]
 pub(crate) fn parse_tree(text: &str) -> Result<serde_json::Value, String> {
     let mut parsed = yaml::parse(text);
-    if let Some(fault) = parsed.faults.pop() {
+    if let Some((_, fault)) = parsed.faults.pop() {
         return Err(fault.message);
     }
     let mode = decode::Mode { strict: true, v1beta1: false };
@@ -175,6 +201,7 @@ impl Document {
             message: message.into(),
             span: self.locate(&path),
             path,
+            details: String::new(),
             source: Arc::clone(&self.source),
             help: None,
             related: Vec::new(),
