@@ -14,6 +14,8 @@ pub mod plan;
 pub mod report;
 mod run;
 mod taskrun;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod work;
 

@@ -101,6 +101,8 @@ pub(crate) struct StepProgress {
     pub(crate) span_id: String,
     pub(crate) started: Option<Time>,
     pub(crate) end: Option<(Time, StepEnd)>,
+    /// Its `step-end` is out, though the agent never reported one.
+    pub(crate) closed: bool,
 }
 
 /// One sidecar of the current placement.
@@ -354,6 +356,7 @@ impl Attempt {
                     span_id: id.container_span_id(&format!("step-{}", step.name)),
                     started: None,
                     end: None,
+                    closed: false,
                 })
                 .collect();
             self.sidecars = pod

@@ -1,7 +1,7 @@
 //! Reports of agents become events, in the contract's order whatever order they come in
 //! (invariant 6): a step's start before its lines, its lines before its end, nothing twice.
 
-use super::{Change, Context, Phase, SidecarEnd, StepProgress, TaskRunState};
+use super::{Change, Context, Phase, SidecarEnd, TaskRunState};
 use crate::event::{Kind, Output, Status};
 use crate::report::{Ending, Report, StepEnd};
 use crate::{AttemptId, Time};
@@ -185,10 +185,12 @@ impl TaskRunState {
         why: &str,
     ) {
         for index in 0..self.attempt.steps.len() {
-            let StepProgress { started, end, .. } = &self.attempt.steps[index];
-            if end.is_some() {
+            let step = &mut self.attempt.steps[index];
+            if step.end.is_some() || step.closed {
                 continue;
             }
+            step.closed = true;
+            let started = step.started;
             let duration = started.map_or(0, |started| (time.0 - started.0).max(0));
             let status = if started.is_some() { status } else { Status::NotRun };
             let mut event = self.step_event(ctx, Kind::StepEnd, time, index);

@@ -1,0 +1,215 @@
+//! The order of events, whatever order reports come in (invariants 3 and 6).
+
+use serde_json::json;
+
+use super::sim::*;
+use crate::event::{Event, Kind};
+use crate::report::{Ending, Outcome, Report, StepEnd};
+use crate::{AttemptId, Work};
+
+/// `seq` rises, `runSeq` has no gap, Output takes as many numbers as it has lines; starts come before
+/// lines before ends before the task's end; `run-end` is last and once.
+pub(super) fn check_order(events: &[Event]) {
+    use std::collections::BTreeMap;
+    let mut next = 1;
+    let mut last_seq = 0;
+    let mut steps: BTreeMap<(String, u32, u32, String, bool), u8> = BTreeMap::new();
+    let mut tasks: BTreeMap<(String, u32), u8> = BTreeMap::new();
+    let mut ended = false;
+    for event in events {
+        assert!(!ended, "nothing follows run-end: {event:?}");
+        assert_eq!(event.run_seq, next, "runSeq has no gap");
+        assert!(event.seq > last_seq, "seq rises");
+        let numbers = event.output.as_ref().map_or(1, |output| u64::from(output.lines));
+        next += numbers;
+        last_seq = event.seq + numbers - 1;
+        let task_run = event.task_run.clone().unwrap_or_default();
+        let attempt = (task_run.clone(), event.attempt.unwrap_or(0));
+        let sidecar =
+            matches!(event.kind, Kind::SidecarStart | Kind::SidecarLog | Kind::SidecarEnd);
+        let placement = event.placement.unwrap_or(0);
+        let name = event.step.clone().unwrap_or_default();
+        let container = (task_run, attempt.1, placement, name, sidecar);
+        if event.step.is_some() {
+            assert_eq!(tasks.get(&attempt), Some(&1), "inside its task: {event:?}");
+        }
+        match event.kind {
+            Kind::TaskStart => assert_eq!(tasks.insert(attempt, 1), None),
+            Kind::TaskRetry | Kind::TaskEnd => assert_eq!(tasks.insert(attempt, 2), Some(1)),
+            Kind::StepStart | Kind::SidecarStart => {
+                assert_eq!(steps.insert(container, 1), None);
+            }
+            Kind::StepLog | Kind::SidecarLog => assert_eq!(steps.get(&container), Some(&1)),
+            Kind::StepEnd | Kind::SidecarEnd => {
+                assert!(event.exit_code.is_some() && event.duration_ms.is_some());
+                assert_ne!(steps.insert(container, 2), Some(2), "one end: {event:?}");
+            }
+            Kind::RunEnd => ended = true,
+            _ => {}
+        }
+    }
+    assert!(steps.values().all(|state| *state == 2), "every step has an end");
+    assert!(tasks.values().all(|state| *state == 2), "every task has an end");
+}
+
+fn simple() -> (Sim, AttemptId) {
+    let mut sim = Sim::new(task_run(json!({"taskSpec": {
+        "steps": [
+            {"name": "one", "image": "busybox", "script": "echo"},
+            {"name": "two", "image": "busybox", "script": "echo"},
+        ],
+        "sidecars": [{"name": "db", "image": "busybox"}],
+    }})));
+    let works = sim.engine.pending_work();
+    let [Work::Place { attempt, .. }] = &works[..] else {
+        panic!("{works:?}");
+    };
+    let attempt = attempt.clone();
+    sim.apply(crate::Command::Place {
+        time: sim.now,
+        attempt: attempt.clone(),
+        agent: "local".to_owned(),
+    });
+    (sim, attempt)
+}
+
+fn output(sim: &Sim, container: &str, sidecar: bool, lines: u32) -> Report {
+    Report::Output {
+        time: sim.now,
+        container: container.to_owned(),
+        sidecar,
+        lines,
+        chunk: vec![1, 2, 3],
+    }
+}
+
+fn ended(step: &str) -> StepEnd {
+    StepEnd { step: step.to_owned(), ..StepEnd::default() }
+}
+
+#[test]
+fn lines_take_numbers_and_late_ones_change_nothing() {
+    let (mut sim, attempt) = simple();
+    let time = sim.now;
+    // No Started, no StepStarted: both are told all the same, and first.
+    let report = output(&sim, "one", false, 5);
+    sim.report(&attempt, report);
+    assert_eq!(
+        sim.events.iter().map(short).collect::<Vec<_>>(),
+        ["run-start tr", "task-start tr", "step-start tr one", "step-log tr one"]
+    );
+    sim.step_ended(&attempt, ended("one"));
+    assert_eq!(sim.events[4].run_seq, 4 + 5);
+    let before = sim.events.len();
+    for report in [
+        output(&sim, "one", false, 1),
+        output(&sim, "nobody", false, 1),
+        Report::StepStarted { time, step: "one".into() },
+        Report::StepEnded { time, end: ended("one") },
+        Report::Started { time },
+    ] {
+        sim.report(&attempt, report);
+    }
+    assert_eq!(sim.events.len(), before);
+    let report = output(&sim, "db", true, 2);
+    sim.report(&attempt, report);
+    sim.end(&attempt, Outcome::Ran);
+    let told: Vec<String> = sim.events[before..].iter().map(short).collect();
+    assert_eq!(
+        told,
+        [
+            "sidecar-start tr db",
+            "sidecar-log tr db",
+            "step-end tr two not-run",
+            "sidecar-end tr db succeeded",
+            "task-end tr failed",
+            "run-end tr failed"
+        ]
+    );
+    check_order(&sim.events);
+    let after = sim.events.len();
+    sim.end(&attempt, Outcome::Ran);
+    let report = output(&sim, "two", false, 1);
+    sim.report(&attempt, report);
+    assert_eq!(sim.events.len(), after, "nothing follows run-end");
+}
+
+#[test]
+fn a_lost_placement_is_told_and_its_reports_count_no_more() {
+    let (mut sim, first) = simple();
+    let time = sim.now;
+    sim.report(&first, Report::StepStarted { time, step: "one".into() });
+    let (reason, message) = ("infra/daemon".to_owned(), "gone".to_owned());
+    sim.end(&first, Outcome::Infra { reason, message });
+    let second = AttemptId { placement: 2, ..first.clone() };
+    assert!(sim.engine.pod(&first).is_none() && sim.engine.pod(&second).is_some());
+    let before = sim.events.len();
+    sim.step_ended(&first, ended("one"));
+    sim.end(&first, Outcome::Ran);
+    assert_eq!(sim.events.len(), before);
+    let outcome = sim.finish();
+    assert_eq!(outcome.status, crate::event::Status::Succeeded);
+    check_order(&sim.events);
+    let told: Vec<String> = sim.events.iter().map(short).collect();
+    assert_eq!(
+        told[3..6],
+        ["step-end tr one infrafailed", "step-end tr two not-run", "task-lost tr"]
+    );
+}
+
+#[test]
+fn work_is_pending_until_it_is_confirmed() {
+    let (mut sim, attempt) = simple();
+    for _ in 0..2 {
+        assert!(matches!(sim.engine.pending_work()[..], [Work::Start { .. }]));
+    }
+    let time = sim.now;
+    sim.report(&attempt, Report::Started { time });
+    assert!(sim.engine.pending_work().is_empty());
+    sim.cancel(crate::command::CancelMode::Cancelled);
+    for _ in 0..2 {
+        assert!(matches!(sim.engine.pending_work()[..], [Work::Stop { .. }]));
+    }
+    let mut end = ended("one");
+    end.ending = Ending::Cancelled;
+    sim.step_ended(&attempt, end);
+    sim.end(&attempt, Outcome::Stopped);
+    let works = sim.engine.pending_work();
+    let [Work::EndRun { agents, .. }] = &works[..] else {
+        panic!("{works:?}");
+    };
+    assert!(agents.contains("local"));
+    assert!(sim.engine.remove(sim.run) && sim.engine.pending_work().is_empty());
+}
+
+#[test]
+fn every_event_names_its_trace_and_its_agent() {
+    let (mut sim, _) = simple();
+    sim.finish();
+    let trace = sim.run.trace_id();
+    for event in &sim.events {
+        assert_eq!(event.trace_id.as_ref(), Some(&trace));
+        assert_eq!(event.span_id.as_ref().map(String::len), Some(16));
+        if event.attempt.is_some() {
+            assert_eq!(event.agent.as_deref(), Some("local"));
+            assert_eq!((event.attempt, event.placement), (Some(1), Some(1)));
+        }
+    }
+}
+
+#[test]
+fn a_thousand_tasks_are_cheap() {
+    let tasks: Vec<_> = (0..1000)
+        .map(|i| {
+            let after: Vec<String> = [i - 1, i / 2]
+                .into_iter()
+                .filter(|j| *j >= 0 && *j < i)
+                .map(|j| format!("t{j}"))
+                .collect();
+            task(&format!("t{i}"), &[], json!({"runAfter": after}))
+        })
+        .collect();
+    let mut sim = Sim::new(pipeline(json!({"tasks": tasks})));
+    assert_eq!(sim.finish().status, crate::event::Status::Succeeded);
+    check_order(&sim.events);
+}

@@ -1,0 +1,232 @@
+//! Random pipelines, random agents, random cancels: invariants 2, 3, 5 and 6 hold whatever happens.
+//!
+//! `SEED=n cargo test -p tenon-engine random` repeats one schedule exactly.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::events::check_order;
+use super::sim::*;
+use crate::command::CancelMode;
+use crate::event::Kind;
+use crate::report::{Ending, Outcome, Report, StepEnd};
+use crate::{AttemptId, Command, Engine, Event, Submission, Time, Work};
+
+/// SplitMix64: enough for tests, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+fn random_task(random: &mut Random, index: u64, earlier: u64, finals: bool) -> Value {
+    let mut more = json!({});
+    if earlier > 0 && random.one_in(2) && !finals {
+        more["runAfter"] = json!([format!("t{}", random.below(earlier))]);
+    }
+    if earlier > 0 && random.one_in(3) {
+        let from = random.below(earlier);
+        more["params"] = json!([{"name": "p", "value": format!("$(tasks.t{from}.results.r)")}]);
+    } else if random.one_in(5) {
+        let values: Vec<String> = (0..random.below(4)).map(|i| format!("{i}")).collect();
+        more["matrix"] = json!({"params": [{"name": "m", "value": values}]});
+    }
+    if random.one_in(6) {
+        more["when"] = json!([{"input": "a", "operator": "in", "values": ["b"]}]);
+    }
+    if random.one_in(4) {
+        more["onError"] = json!("continue");
+    }
+    if random.one_in(4) {
+        more["retries"] = json!(random.below(3));
+    }
+    if random.one_in(8) {
+        more["timeout"] = json!(format!("{}s", 1 + random.below(5)));
+    }
+    let name = if finals { format!("f{index}") } else { format!("t{index}") };
+    task(&name, &["r"], more)
+}
+
+fn random_submission(random: &mut Random) -> Submission {
+    let count = 1 + random.below(8);
+    let mut tasks: Vec<Value> = Vec::new();
+    for index in 0..count {
+        // Results of a fan-out may be used as a whole only: such a reference would be refused.
+        let mut next = random_task(random, index, index, false);
+        let text = next["params"].to_string();
+        let matrixed = tasks.iter().filter(|task| task.get("matrix").is_some());
+        let of_matrix = matrixed
+            .filter_map(|task| task["name"].as_str())
+            .any(|name| text.contains(&format!(".{name}.")));
+        if of_matrix {
+            next["params"] = json!([{"name": "p", "value": "v"}]);
+        }
+        tasks.push(next);
+    }
+    let finals: Vec<Value> =
+        (0..random.below(3)).map(|index| random_task(random, index, 0, true)).collect();
+    let mut spec = json!({"pipelineSpec": {"tasks": tasks, "finally": finals}});
+    if random.one_in(3) {
+        spec["timeouts"] = json!({"pipeline": "30s", "tasks": "12s"});
+    }
+    let mut submission = pipeline_run(spec);
+    if random.one_in(3) {
+        submission.parallel = Some(1 + u32::try_from(random.below(3)).expect("small"));
+    }
+    submission
+}
+
+/// What an agent still has to say about an attempt.
+fn reports(random: &mut Random, time: Time, steps: &[String]) -> Vec<Report> {
+    let mut all = vec![Report::Started { time }];
+    if random.one_in(12) {
+        let (reason, message) = ("infra/random".to_owned(), "lost".to_owned());
+        all.push(Report::Ended { time, outcome: Outcome::Infra { reason, message } });
+        return all;
+    }
+    if random.one_in(15) {
+        let (reason, message) = ("PullImageFailed".to_owned(), "no".to_owned());
+        all.push(Report::Ended { time, outcome: Outcome::Refused { reason, message } });
+        return all;
+    }
+    for step in steps {
+        let fails = random.one_in(5);
+        all.push(Report::StepStarted { time, step: step.clone() });
+        let lines = 1 + u32::try_from(random.below(3)).expect("small");
+        let container = step.clone();
+        all.push(Report::Output { time, container, sidecar: false, lines, chunk: vec![0] });
+        let mut end = StepEnd { step: step.clone(), ..StepEnd::default() };
+        if fails {
+            (end.exit_code, end.ending) = (1, Ending::Error);
+        } else if !random.one_in(6) {
+            end.task_results.insert("r".to_owned(), "v".to_owned());
+        }
+        if !random.one_in(20) {
+            all.push(Report::StepEnded { time, end });
+        }
+    }
+    all.push(Report::Ended { time, outcome: Outcome::Ran });
+    all
+}
+
+/// Runs one schedule on two engines and returns its events.
+fn simulate(seed: u64) -> Vec<Event> {
+    let mut random = Random(seed);
+    let mut engine = Engine::new();
+    let mut twin = Engine::new();
+    let mut events = Vec::new();
+    let mut now = Time(1_700_000_000_000);
+    let mut apply = |engine: &mut Engine, command: Command| {
+        let told = engine.apply(command.clone());
+        assert_eq!(told, twin.apply(command), "two engines say the same");
+        assert!(*engine == twin, "two engines are the same");
+        events.extend(told);
+    };
+    let submission = Box::new(random_submission(&mut random));
+    apply(&mut engine, Command::Submit { time: now, submission });
+    let mut waiting: BTreeMap<AttemptId, Vec<Report>> = BTreeMap::new();
+    let mut said: Vec<(AttemptId, Report)> = Vec::new();
+    for _ in 0..5_000 {
+        if engine.outcome(RUN).is_some() {
+            break;
+        }
+        now = now.plus_millis(i64::try_from(random.below(400)).expect("small"));
+        for work in engine.pending_work() {
+            if random.one_in(3) {
+                continue;
+            }
+            match work {
+                Work::Place { attempt, .. } => {
+                    let agent = format!("agent-{}", random.below(3));
+                    apply(&mut engine, Command::Place { time: now, attempt, agent });
+                }
+                Work::Start { attempt, .. } => {
+                    let pod = engine.pod(&attempt).expect("a pod to start");
+                    let steps: Vec<String> = pod.steps.iter().map(|s| s.name.clone()).collect();
+                    if !waiting.contains_key(&attempt) {
+                        let all = reports(&mut random, now, &steps);
+                        waiting.insert(attempt, all);
+                    }
+                }
+                Work::Stop { attempt, .. } => {
+                    let outcome = Outcome::Stopped;
+                    waiting.insert(attempt, vec![Report::Ended { time: now, outcome }]);
+                }
+                Work::EndRun { .. } => {}
+            }
+        }
+        let attempts: Vec<AttemptId> = waiting.keys().cloned().collect();
+        for attempt in attempts {
+            let Some(all) = waiting.get_mut(&attempt) else {
+                continue;
+            };
+            if all.is_empty() || random.one_in(2) {
+                continue;
+            }
+            let report = all.remove(0);
+            said.push((attempt.clone(), report.clone()));
+            apply(&mut engine, Command::Report { time: now, attempt, report });
+        }
+        if !said.is_empty() && random.one_in(3) {
+            let index = usize::try_from(random.below(said.len() as u64)).expect("small");
+            let (attempt, report) = said[index].clone();
+            // Said twice, or of an old placement: at worst it is the same end again.
+            if !matches!(report, Report::Ended { .. }) {
+                apply(&mut engine, Command::Report { time: now, attempt, report });
+            }
+        }
+        if random.one_in(60) {
+            let mode = match random.below(3) {
+                0 => CancelMode::Cancelled,
+                1 => CancelMode::CancelledRunFinally,
+                _ => CancelMode::StoppedRunFinally,
+            };
+            let message = "random".to_owned();
+            apply(&mut engine, Command::Cancel { time: now, run: RUN, mode, message });
+        }
+        if engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            apply(&mut engine, Command::Tick { time: now });
+            assert!(engine.next_deadline().is_none_or(|deadline| deadline > now));
+        }
+    }
+    assert!(engine.outcome(RUN).is_some(), "every run ends");
+    assert_eq!(engine.placed().count(), 0);
+    events
+}
+
+#[test]
+fn random_schedules_keep_the_invariants() {
+    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seeds: Vec<u64> = match given {
+        Some(seed) => vec![seed],
+        None => (0..400).collect(),
+    };
+    let mut kinds = BTreeMap::new();
+    for seed in seeds {
+        println!("SEED={seed}");
+        let events = simulate(seed);
+        check_order(&events);
+        assert_eq!(events.last().map(|event| event.kind), Some(Kind::RunEnd));
+        for event in &events {
+            *kinds
+                .entry(short(event).split(' ').next().unwrap_or_default().to_owned())
+                .or_insert(0) += 1;
+        }
+    }
+    println!("{kinds:?}");
+}
