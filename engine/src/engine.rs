@@ -4,6 +4,7 @@
 //! events. It never waits, never sends, and never reads a clock.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use tenon_tekton::Object;
 use tenon_tekton::pod::Pod;
@@ -45,10 +46,8 @@ impl Engine {
         let mut log = Log::starting_at(self.next_seq);
         match command {
             Command::Submit { submission, .. } => {
-                let id = submission.run_id;
-                if !self.runs.contains_key(&id) {
-                    let run = Run::submit(now, &mut log, *submission);
-                    self.runs.insert(id, run);
+                if let Entry::Vacant(entry) = self.runs.entry(submission.run_id) {
+                    entry.insert(Run::submit(now, &mut log, *submission));
                 }
             }
             Command::Place { attempt, agent, .. } => {

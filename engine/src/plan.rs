@@ -86,7 +86,7 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
                 });
             }
             Err(message) => {
-                plan.explanations.push(Explanation { attempt: waiting.attempt.clone(), message })
+                plan.explanations.push(Explanation { attempt: waiting.attempt.clone(), message });
             }
         }
     }

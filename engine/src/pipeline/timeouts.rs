@@ -1,6 +1,7 @@
 //! `timeouts.pipeline`, `.tasks` and `.finally` of a PipelineRun. Each TaskRun minds its own.
 
 use tenon_tekton::duration::GoDuration;
+use tenon_tekton::taskrun;
 
 use super::state::{Child, PipelineState};
 use crate::Time;
@@ -25,19 +26,14 @@ impl PipelineState {
     /// The DAG's limit: given, or what the others leave.
     pub(super) fn tasks_timeout(&self) -> Option<GoDuration> {
         let timeouts = self.object.spec.timeouts.as_ref()?;
-        limit(timeouts.tasks.or_else(|| rest(timeouts.pipeline, timeouts.finally)))
+        limit(taskrun::tasks_timeout(timeouts))
     }
 
     /// The limit of `finally`: given, or what the others leave.
     pub(super) fn finally_timeout(&self) -> Option<GoDuration> {
         let timeouts = self.object.spec.timeouts.as_ref()?;
-        limit(timeouts.finally.or_else(|| rest(timeouts.pipeline, timeouts.tasks)))
+        limit(taskrun::finally_timeout(timeouts))
     }
-}
-
-fn rest(pipeline: Option<GoDuration>, other: Option<GoDuration>) -> Option<GoDuration> {
-    let (pipeline, other) = (limit(pipeline)?, limit(other)?);
-    Some(GoDuration(pipeline.0 - other.0))
 }
 
 fn after(start: Time, timeout: Option<GoDuration>) -> Option<Time> {

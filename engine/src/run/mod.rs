@@ -257,9 +257,11 @@ impl Run {
         &mut self,
         now: Time,
         log: &mut Log,
-        outcome: RunOutcome,
+        mut outcome: RunOutcome,
         results: Option<BTreeMap<String, tenon_tekton::v1::ParamValue>>,
     ) {
+        // A failure before any agent got anything: what was asked for cannot be run.
+        outcome.rejected |= outcome.status == Status::Failed && self.agents.is_empty();
         let mut event = self.run_event(Kind::RunEnd, now);
         event.status = Some(outcome.status);
         event.reason = crate::log::non_empty(&outcome.reason);
@@ -314,7 +316,7 @@ impl Run {
                 (Phase::Waiting, _) => work
                     .push(Work::Place { attempt, requirements: task_run.requirements().clone() }),
                 (Phase::Placed | Phase::Running, Some(reason)) => {
-                    work.push(Work::Stop { attempt, agent, reason })
+                    work.push(Work::Stop { attempt, agent, reason });
                 }
                 (Phase::Placed, None) => work.push(Work::Start { attempt, agent }),
                 (Phase::Running, None) | (Phase::Queued | Phase::Over, _) => {}

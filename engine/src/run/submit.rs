@@ -95,6 +95,8 @@ fn submit_task_run(
     materials: Materials,
 ) -> Run {
     admit(&mut object.metadata, "TaskRun", id, now);
+    object.api_version = "tekton.dev/v1".to_owned();
+    object.kind = "TaskRun".to_owned();
     let mut run = Run::new(now, id, &object.metadata, materials);
     let minutes = run.materials.flags.default_timeout_minutes;
     let spec_status = object.spec.status.clone();
@@ -172,6 +174,8 @@ fn submit_pipeline_run(
     materials: Materials,
 ) -> Run {
     admit(&mut object.metadata, "PipelineRun", id, now);
+    object.api_version = "tekton.dev/v1".to_owned();
+    object.kind = "PipelineRun".to_owned();
     let mut run = Run::new(now, id, &object.metadata, materials);
     let mode = match object.spec.status.as_str() {
         "Cancelled" => Some(CancelMode::Cancelled),

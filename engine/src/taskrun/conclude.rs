@@ -39,6 +39,8 @@ impl TaskRunState {
                 Change::None
             }
             Err(refusal) => {
+                let spec = self.resolved.spec.clone();
+                self.attempt.task_spec = Some(Arc::new(spec));
                 let verdict = Verdict {
                     kind: VerdictKind::Failed,
                     reason: refusal.reason.to_owned(),
@@ -134,15 +136,16 @@ impl TaskRunState {
     }
 
     fn verdict_of_containers(&mut self, ctx: &mut Context<'_>, time: Time) -> Verdict {
+        self.announce(ctx, time);
         // A step without a report counts as failed: say so before judging.
         self.close_steps(ctx, time, Status::Failed, "");
         verdict::of_containers(self)
     }
 
-    /// The agent enforces the timeout too, by its own clock.
+    /// The agent enforces the timeout too, by its own clock, which may tick a little differently.
     fn agent_timed_out(&self, time: Time) -> bool {
         match (self.timeout, self.attempt.agent_start) {
-            (Some(timeout), Some(start)) => time.0 - start.0 >= timeout.as_millis(),
+            (Some(timeout), Some(start)) => time.0 - start.0 + 1000 >= timeout.as_millis(),
             _ => false,
         }
     }

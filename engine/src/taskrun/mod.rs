@@ -224,6 +224,9 @@ impl TaskRunState {
     pub(crate) fn refuse(&mut self, now: Time, rejection: &Rejection) {
         let attempt = &mut self.attempt;
         attempt.phase = Phase::Over;
+        if !self.resolved.spec.steps.is_empty() {
+            attempt.task_spec = Some(Arc::new(self.resolved.spec.clone()));
+        }
         attempt.start = Some(now);
         attempt.completion = Some(now);
         attempt.verdict = Some(Verdict {

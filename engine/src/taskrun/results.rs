@@ -39,7 +39,7 @@ pub(super) fn termination_message(step: &StepProgress) -> String {
     if entries.is_empty() {
         return String::new();
     }
-    entries.sort_by(|((a, _), _), ((b, _), _)| a.cmp(b));
+    entries.sort_by_key(|((name, _), _)| *name);
     let entries: Vec<Entry<'_>> =
         entries.into_iter().map(|((key, value), r#type)| Entry { key, value, r#type }).collect();
     serde_json::to_string(&entries).unwrap_or_default()

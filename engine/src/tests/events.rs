@@ -213,3 +213,22 @@ fn a_thousand_tasks_are_cheap() {
     assert_eq!(sim.finish().status, crate::event::Status::Succeeded);
     check_order(&sim.events);
 }
+
+#[test]
+fn an_end_without_a_beginning_is_told_in_order() {
+    let (mut sim, attempt) = simple();
+    sim.end(&attempt, Outcome::Ran);
+    let told: Vec<String> = sim.events.iter().map(short).collect();
+    assert_eq!(
+        told,
+        [
+            "run-start tr",
+            "task-start tr",
+            "step-end tr one not-run",
+            "step-end tr two not-run",
+            "task-end tr failed",
+            "run-end tr failed"
+        ]
+    );
+    check_order(&sim.events);
+}

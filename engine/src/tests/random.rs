@@ -158,10 +158,7 @@ fn simulate(seed: u64) -> Vec<Event> {
                 Work::Start { attempt, .. } => {
                     let pod = engine.pod(&attempt).expect("a pod to start");
                     let steps: Vec<String> = pod.steps.iter().map(|s| s.name.clone()).collect();
-                    if !waiting.contains_key(&attempt) {
-                        let all = reports(&mut random, now, &steps);
-                        waiting.insert(attempt, all);
-                    }
+                    waiting.entry(attempt).or_insert_with(|| reports(&mut random, now, &steps));
                 }
                 Work::Stop { attempt, .. } => {
                     let outcome = Outcome::Stopped;

@@ -140,3 +140,28 @@ fn objects_carry_what_an_api_server_gives_them() {
     assert!(owner.controller);
     assert_eq!(child.generation, 1);
 }
+
+#[test]
+fn a_pipeline_of_which_nothing_could_run_is_refused_too() {
+    let claim = |name: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+    let sim = Sim::new(pipeline_run(json!({
+        "workspaces": [claim("a"), claim("b")],
+        "pipelineSpec": {
+            "workspaces": [{"name": "a"}, {"name": "b"}],
+            "tasks": [{
+                "name": "t",
+                "workspaces": [{"name": "a"}, {"name": "b"}],
+                "taskSpec": {
+                    "workspaces": [{"name": "a"}, {"name": "b"}],
+                    "steps": [{"name": "s", "image": "busybox", "script": "echo"}],
+                },
+            }],
+        },
+    })));
+    let outcome = sim.engine.outcome(sim.run).expect("over");
+    assert!(outcome.rejected);
+    assert_eq!(outcome.reason, "Failed");
+    let (_, reason, message) = sim.task_condition("pr-t");
+    assert_eq!(reason, "TaskRunValidationFailed");
+    assert!(message.contains("more than one PersistentVolumeClaim is bound"), "{message}");
+}
