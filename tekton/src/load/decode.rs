@@ -74,10 +74,21 @@ pub fn decode<'de, T: serde::Deserialize<'de> + Default>(
     Decoded { value, found: context.found.into_inner(), v1beta1_fields }
 }
 
+/// More faults than this of one document are not told.
+const MAX_FOUND: usize = 100;
+
 struct Context {
     mode: Mode,
     found: RefCell<Vec<Found>>,
     v1beta1_fields: RefCell<Vec<String>>,
+}
+
+impl Context {
+    /// Whether a further fault would be told. The one that Go gives up at always is.
+    fn wants(&self, aborts: bool) -> bool {
+        let found = self.found.borrow();
+        found.len() < MAX_FOUND || aborts && !found.iter().any(|found| found.aborts)
+    }
 }
 
 /// The way from the root to a value, as a list on the stack.
@@ -163,6 +174,9 @@ struct Decoder<'de, 'c> {
 
 impl Decoder<'_, '_> {
     fn note(&self, code: &'static str, message: String, aborts: bool) {
+        if !self.context.wants(aborts) {
+            return;
+        }
         self.context.found.borrow_mut().push(Found {
             code,
             message,
@@ -476,8 +490,18 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
 struct Fields<'de, 'c> {
     parent: Decoder<'de, 'c>,
     name: &'static str,
-    entries: std::vec::IntoIter<(&'static str, &'de Entry)>,
+    fields: &'static [&'static str],
+    entries: std::vec::IntoIter<(Match, &'de Entry)>,
     current: Option<(&'static str, &'de Entry)>,
+}
+
+/// What a key of a mapping is to the struct.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Match {
+    Field(&'static str),
+    Unknown,
+    /// Known, and without a place in v1.
+    Dropped,
 }
 
 impl<'de, 'c> Fields<'de, 'c> {
@@ -487,61 +511,61 @@ impl<'de, 'c> Fields<'de, 'c> {
         fields: &'static [&'static str],
         entries: &'de [Entry],
     ) -> Self {
-        let mut sorted: Vec<&'de Entry> = entries.iter().collect();
-        sorted.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let mut known: Vec<(&'static str, &'de Entry)> = Vec::with_capacity(sorted.len());
-        for entry in sorted {
-            match match_field(&parent, name, fields, entry) {
-                Some(field) => {
-                    // Two spellings of one field: the last one counts, as in Go.
-                    known.retain(|(other, _)| *other != field);
-                    known.push((field, entry));
-                }
-                None => continue,
+        let mut matched: Vec<(Match, &'de Entry)> = entries
+            .iter()
+            .map(|entry| (match_field(&parent, name, fields, entry), entry))
+            .filter(|(found, entry)| !matches!(found, Match::Field(_)) || !entry.value.is_null())
+            .collect();
+        matched.sort_unstable_by(|(_, a), (_, b)| a.key.cmp(&b.key));
+        // Of two spellings of one field the last one counts, as in Go.
+        let mut seen: Vec<&str> = Vec::new();
+        matched.reverse();
+        matched.retain(|(found, _)| match found {
+            Match::Field(field) if seen.contains(field) => false,
+            Match::Field(field) => {
+                seen.push(field);
+                true
             }
-        }
-        Fields { parent, name, entries: known.into_iter(), current: None }
+            Match::Unknown | Match::Dropped => true,
+        });
+        matched.reverse();
+        Fields { parent, name, fields, entries: matched.into_iter(), current: None }
     }
 }
 
-/// The field that a key means; notes the key if there is none.
 fn match_field(
     parent: &Decoder<'_, '_>,
     name: &'static str,
     fields: &'static [&'static str],
     entry: &Entry,
-) -> Option<&'static str> {
-    let context = parent.context;
+) -> Match {
     let key = &*entry.key;
     if matches!(parent.path, Path::Root) && key == "status" {
         // The status belongs to whoever runs the object; Kubernetes drops it from what is submitted.
-        return None;
+        return Match::Dropped;
     }
-    if context.mode.v1beta1 {
-        let renamed = match v1beta1::field(name, key) {
+    if parent.context.mode.v1beta1 {
+        let found = match v1beta1::field(name, key) {
             Field::Same => None,
-            Field::Renamed(field) => Some(Some(field)),
-            Field::Dropped => Some(None),
-            Field::Unknown => {
-                unknown_field(parent, name, fields, entry);
-                return None;
-            }
+            Field::Renamed(field) => Some(Match::Field(field)),
+            Field::Dropped => Some(Match::Dropped),
+            Field::Unknown => return Match::Unknown,
         };
-        if let Some(field) = renamed {
+        if let Some(found) = found {
             let path = Path::Field(parent.path, key).shown();
-            context.v1beta1_fields.borrow_mut().push(path);
-            return field;
+            parent.context.v1beta1_fields.borrow_mut().push(path);
+            return found;
         }
     }
     let exact = fields.iter().find(|field| **field == key);
     let field = exact.or_else(|| fields.iter().find(|field| field.eq_ignore_ascii_case(key)));
-    if field.is_none() {
-        unknown_field(parent, name, fields, entry);
-    }
-    field.filter(|_| !entry.value.is_null()).copied()
+    field.map_or(Match::Unknown, |field| Match::Field(field))
 }
 
 fn unknown_field(parent: &Decoder<'_, '_>, name: &str, fields: &[&str], entry: &Entry) {
+    if !parent.context.wants(false) {
+        return;
+    }
     let mode = parent.context.mode;
     let key = &*entry.key;
     let help = if mode.v1beta1 {
@@ -571,20 +595,28 @@ impl<'de> MapAccess<'de> for Fields<'de, '_> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fault> {
-        self.current = self.entries.next();
-        match self.current {
-            None => Ok(None),
-            Some((field, _)) => seed.deserialize(StrDeserializer::new(field)).map(Some),
+        for (found, entry) in self.entries.by_ref() {
+            match found {
+                Match::Field(field) => {
+                    self.current = Some((field, entry));
+                    return seed.deserialize(StrDeserializer::new(field)).map(Some);
+                }
+                Match::Unknown => unknown_field(&self.parent, self.name, self.fields, entry),
+                Match::Dropped => {}
+            }
         }
+        Ok(None)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let Some((field, entry)) = self.current else {
             return Err(Fault::custom("a value before its key"));
         };
+        let is_renamed = !field.eq_ignore_ascii_case(&entry.key);
+        let shown = if is_renamed { &*entry.key } else { field };
         seed.deserialize(Decoder {
             node: &entry.value,
-            path: &Path::Field(self.parent.path, field),
+            path: &Path::Field(self.parent.path, shown),
             owner: self.name,
             ..self.parent
         })

@@ -225,7 +225,6 @@ fn excerpt(text: &str, span: Span, paint: Paint) -> String {
     let start = floor_boundary(text, span.start as usize);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-    let line = text[line_start..line_end].trim_end();
     let shown = |part: &str| -> Vec<char> {
         part.chars()
             .filter(|c| *c != '\u{feff}')
@@ -238,19 +237,17 @@ fn excerpt(text: &str, span: Span, paint: Paint) -> String {
     };
     let gutter = span.line.to_string();
     let room = WIDTH - gutter.len() - 3;
-    let caret_end = floor_boundary(text, span.end as usize).clamp(start, line_end);
-    let caret_at = shown(&text[line_start..start]).len();
+    // Of a very long line only what is near is looked at.
+    let near_start = floor_boundary(text, start.saturating_sub(4 * WIDTH)).max(line_start);
+    let near_end = floor_boundary(text, start + 4 * WIDTH).clamp(start, line_end);
+    let caret_end = floor_boundary(text, span.end as usize).clamp(start, near_end);
+    let caret_at = shown(&text[near_start..start]).len();
     let caret_width = shown(&text[start..caret_end]).len().max(1);
-    // A very long line is cut before it is copied.
-    let cut_start = floor_boundary(text, start.saturating_sub(4 * WIDTH).max(line_start));
-    let cut_end = floor_boundary(text, line_end.min(start + 4 * WIDTH));
-    let window = shown(text[cut_start..cut_end].trim_end());
-    let skipped = shown(&text[line_start..cut_start]).len();
-    let whole = line.len() <= room && skipped == 0;
-    let (line, caret_at) = if whole || (skipped == 0 && window.len() <= room) {
-        (window, caret_at)
+    let near = shown(text[near_start..near_end].trim_end());
+    let (line, caret_at) = if near_start == line_start && near.len() <= room {
+        (near, caret_at)
     } else {
-        cut(&window, caret_at - skipped, skipped > 0, room)
+        cut(&near, caret_at, near_start > line_start, room)
     };
     let caret_width = caret_width.min(room.saturating_sub(caret_at)).max(1);
     let line: String = line.into_iter().collect();

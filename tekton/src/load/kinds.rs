@@ -81,9 +81,9 @@ fn required<'n>(root: &'n Node, key: &'static str) -> Result<&'n str, Found> {
         None => {
             let message = format!("the document has no `{key}`");
             let mut found = refuse("decode/kind", message, key, root.span);
-            let keys = root.as_map().unwrap_or_default().iter();
+            let keys = root.as_map().unwrap_or_default().iter().take(50);
             found.help = suggest::nearest(key, keys.map(|entry| &*entry.key))
-                .map(|near| format!("`{near}` was meant to be `{key}`?"));
+                .map(|near| format!("did you mean `{key}` instead of `{near}`?"));
             Err(found)
         }
     }

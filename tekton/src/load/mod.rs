@@ -113,9 +113,7 @@ pub fn load(sources: &[Source], flags: &FeatureFlags) -> Loaded {
                 load_document(&source, index, root, flags, &mut loaded);
             }
         }
-        loaded
-            .diagnostics
-            .extend(faults.map(|(_, fault)| Diagnostic::from_yaml(fault, &source)));
+        loaded.diagnostics.extend(faults.map(|(_, fault)| Diagnostic::from_yaml(fault, &source)));
     }
     loaded
 }

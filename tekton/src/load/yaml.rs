@@ -35,11 +35,12 @@ pub struct Fault {
     pub first: Option<Span>,
 }
 
-/// What became of a text: its documents (by index), and what is wrong with the others.
+/// What became of a text: its documents, and what is wrong with the others, both with the index of
+/// the document.
 #[derive(Debug, Default)]
 pub struct Parsed {
     pub documents: Vec<(usize, Node)>,
-    pub faults: Vec<Fault>,
+    pub faults: Vec<(usize, Fault)>,
 }
 
 /// Reads all documents of a text.
@@ -48,7 +49,7 @@ pub fn parse(text: &str) -> Parsed {
     if text.len() > MAX_BYTES {
         let start = Span { line: 1, column: 1, ..Span::default() };
         let message = format!("{} bytes of text; at most {MAX_BYTES} are read", text.len());
-        parsed.faults.push(limit(message, start));
+        parsed.faults.push((0, limit(message, start)));
         return parsed;
     }
     // A byte order mark is not content. Spans still count from the start of the text.
@@ -73,6 +74,7 @@ pub fn parse(text: &str) -> Parsed {
         anchored_bytes: 0,
         skipped: u32::try_from(skipped).unwrap_or(0),
         refused: false,
+        index: 0,
     };
     builder.run(&mut parsed);
     parsed
@@ -106,21 +108,22 @@ struct Builder<'a> {
     skipped: u32,
     /// This document has a fault that is no syntax error (a duplicate key): do not return it.
     refused: bool,
+    /// Of the document being read.
+    index: usize,
 }
 
 impl<'a> Builder<'a> {
     fn run(&mut self, parsed: &mut Parsed) {
-        let mut index = 0;
         loop {
             let event = match self.parser.next_event() {
                 None | Some(Ok((Event::StreamEnd, _))) => return,
                 Some(Ok(event)) => event,
                 Some(Err(error)) => {
-                    parsed.faults.push(self.syntax(&error));
+                    parsed.faults.push((self.index, self.syntax(&error)));
                     if !self.recover(parsed) {
                         return;
                     }
-                    index += 1;
+                    self.index += 1;
                     continue;
                 }
             };
@@ -134,20 +137,20 @@ impl<'a> Builder<'a> {
                 Event::DocumentEnd => {
                     let node = self.done.take();
                     if let Some(node) = node.filter(|_| !self.refused) {
-                        parsed.documents.push((index, node));
+                        parsed.documents.push((self.index, node));
                     }
-                    index += 1;
+                    self.index += 1;
                     Ok(())
                 }
                 event => self.node_event(event, span, parsed),
             };
             if let Err(fault) = outcome {
                 let fatal = fault.code == "yaml/limit";
-                parsed.faults.push(fault);
+                parsed.faults.push((self.index, fault));
                 if fatal || !self.recover(parsed) {
                     return;
                 }
-                index += 1;
+                self.index += 1;
             }
         }
     }
@@ -212,10 +215,10 @@ impl<'a> Builder<'a> {
             return Ok(());
         };
         let mut value = open.value;
-        if let Value::Map(entries) = &mut value {
-            if !open.merges.is_empty() {
-                merge_into(entries, open.merges)?;
-            }
+        if let Value::Map(entries) = &mut value
+            && !open.merges.is_empty()
+        {
+            merge_into(entries, open.merges)?;
         }
         // The end of a block collection is where the next thing starts: its last child is nearer.
         let end = match &value {
@@ -265,10 +268,11 @@ impl<'a> Builder<'a> {
                         if parsed.faults.len() < MAX_FAULTS {
                             let first = entries.iter().find(|entry| entry.key == key);
                             let message = format!("key {key:?} is already set in this mapping");
-                            parsed.faults.push(Fault {
+                            let fault = Fault {
                                 first: first.map(|entry| entry.key_span),
                                 ..fault("yaml/duplicate-key", message, key_span)
-                            });
+                            };
+                            parsed.faults.push((self.index, fault));
                         }
                     }
                     entries.push(Entry { key, key_span, value: node });

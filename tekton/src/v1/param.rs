@@ -86,26 +86,31 @@ impl ParamValue {
     }
 
     /// Tekton's `ParamValue.UnmarshalJSON`: only arrays of strings and objects of strings keep
-    /// their shape; every other JSON value becomes a string holding its JSON text.
+    /// their shape (null among them is an empty string); every other JSON value becomes a string
+    /// holding its JSON text, as Go prints it.
     pub fn from_json(value: &Value) -> ParamValue {
+        let is_text = |item: &Value| item.is_string() || item.is_null();
+        let text = |item: &Value| item.as_str().unwrap_or_default().to_owned();
         match value {
             Value::String(text) => ParamValue::String(text.clone()),
-            Value::Array(items) if items.iter().all(Value::is_string) => ParamValue::Array(
-                items
-                    .iter()
-                    .filter_map(|item| item.as_str().map(str::to_owned))
-                    .collect(),
-            ),
-            Value::Object(entries) if entries.values().all(Value::is_string) => ParamValue::Object(
-                entries
-                    .iter()
-                    .filter_map(|(key, item)| Some((key.clone(), item.as_str()?.to_owned())))
-                    .collect(),
+            Value::Array(items) if items.iter().all(is_text) => {
+                ParamValue::Array(items.iter().map(text).collect())
+            }
+            Value::Object(entries) if entries.values().all(is_text) => ParamValue::Object(
+                entries.iter().map(|(key, item)| (key.clone(), text(item))).collect(),
             ),
             Value::Null => ParamValue::default(),
-            other => ParamValue::String(other.to_string()),
+            other => ParamValue::String(go_json(&other.to_string())),
         }
     }
+}
+
+/// Go's JSON writer escapes what HTML would read as markup.
+fn go_json(json: &str) -> String {
+    if !json.contains(['<', '>', '&']) {
+        return json.to_owned();
+    }
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 impl Serialize for ParamValue {
@@ -162,8 +167,6 @@ impl<'de> Deserialize<'de> for ParamValue {
                 Ok(Value::Object(entries))
             }
         }
-        Ok(ParamValue::from_json(
-            &deserializer.deserialize_any(AnyValue)?,
-        ))
+        Ok(ParamValue::from_json(&deserializer.deserialize_any(AnyValue)?))
     }
 }
