@@ -45,12 +45,24 @@ fn expression_length(bytes: &[u8]) -> Option<usize> {
     (bytes.get(end) == Some(&b')')).then_some(end)
 }
 
+/// Where the next `$(` begins. Most texts have none, and are left after one fast scan for `$`.
+pub(crate) fn find_open(text: &str) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + text[from..].find('$')?;
+        if text.as_bytes().get(at + 1) == Some(&b'(') {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
 /// All variable references in a text, without their `$(` and `)`: `params.x`, `tasks.a.results.b[0]`.
 pub fn expressions(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         loop {
-            let start = rest.find("$(")? + 2;
+            let start = find_open(rest)? + 2;
             let after = &rest[start..];
             match expression_length(after.as_bytes()) {
                 Some(length) => {
@@ -86,42 +98,36 @@ pub fn parse_result_name(name: &str) -> (&str, &str) {
 
 /// Reads a stripped expression as a reference to a task's result; `None` when it is anything else.
 pub fn parse(expression: &str) -> Option<ResultRef> {
-    if !looks_like_result_ref(expression) {
-        return None;
-    }
-    parse_parts(expression)
+    let rest = expression.strip_prefix("tasks.").or_else(|| expression.strip_prefix("finally."))?;
+    parse_after_owner_kind(rest)
 }
 
 /// Reads `steps.S.results.R…`; the `pipeline_task` of the answer is the step's name.
 pub fn parse_step(expression: &str) -> Option<ResultRef> {
-    let parts: Vec<&str> = expression.split('.').collect();
-    if parts.len() < 4 || parts[0] != "steps" || parts[2] != "results" {
-        return None;
-    }
-    parse_parts(expression)
+    parse_after_owner_kind(expression.strip_prefix("steps.")?)
 }
 
-fn parse_parts(expression: &str) -> Option<ResultRef> {
-    let parts: Vec<&str> = expression.split('.').collect();
-    match parts.as_slice() {
-        [_, owner, _, name] => {
-            let (result, index) = parse_result_name(name);
-            Some(ResultRef {
-                pipeline_task: (*owner).to_owned(),
-                result: result.to_owned(),
-                // Go's Atoi gives 0 for a number that is too large, without an error here.
-                index: (!index.is_empty() && index != "*").then(|| index.parse().unwrap_or(0)),
-                property: None,
-            })
-        }
-        [_, owner, _, name, key] => Some(ResultRef {
-            pipeline_task: (*owner).to_owned(),
-            result: (*name).to_owned(),
-            index: None,
-            property: Some((*key).to_owned()),
-        }),
-        _ => None,
+/// Reads `OWNER.results.NAME`, `OWNER.results.NAME[i]` or `OWNER.results.NAME.KEY`.
+fn parse_after_owner_kind(rest: &str) -> Option<ResultRef> {
+    let mut parts = rest.split('.');
+    let owner = parts.next()?;
+    if parts.next()? != "results" {
+        return None;
     }
+    let name = parts.next()?;
+    let key = parts.next();
+    if parts.next().is_some() {
+        return None;
+    }
+    // With a key, brackets are not looked at, as in Tekton.
+    let (result, index) = if key.is_some() { (name, "") } else { parse_result_name(name) };
+    Some(ResultRef {
+        pipeline_task: owner.to_owned(),
+        result: result.to_owned(),
+        // Go's Atoi gives 0 for a number that is too large, without an error here.
+        index: (!index.is_empty() && index != "*").then(|| index.parse().unwrap_or(0)),
+        property: key.map(str::to_owned),
+    })
 }
 
 /// Calls `visit` with every text of a value in which Tekton looks for references.

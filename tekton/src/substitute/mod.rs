@@ -17,7 +17,7 @@ pub use pipeline::{apply_to_pipeline_spec, apply_to_pipeline_task};
 pub use pod_template::apply_to_pod_template;
 pub use workspace::apply_to_binding;
 
-use crate::resultref::exact_expression;
+use crate::resultref::{exact_expression, find_open};
 use crate::v1::{Param, ParamValue, WhenExpression};
 
 /// The variables of one phase: keys without `$(` and `)`.
@@ -106,13 +106,13 @@ impl Replacements {
 
     /// The text with every known `$(key)` replaced.
     pub fn apply<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.strings.is_empty() || !text.contains("$(") {
+        if self.strings.is_empty() {
             return Cow::Borrowed(text);
         }
         let mut replaced: Option<String> = None;
         // `text[..copied]` is already in `replaced`; `at` is where to look next.
         let (mut copied, mut at) = (0, 0);
-        while let Some(offset) = text[at..].find("$(") {
+        while let Some(offset) = find_open(&text[at..]) {
             let start = at + offset;
             let inner = &text[start + 2..];
             at = start + 2;
