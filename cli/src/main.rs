@@ -1,1 +1,73 @@
-fn main() {}
+//! The `tenon` command. It parses, starts the parts, and prints; what the parts do is theirs.
+//!
+//! stdout carries only the answer that was asked for; everything else goes to stderr, once.
+
+mod args;
+mod config;
+mod doctor;
+mod exit;
+mod graph;
+mod input;
+mod inspect;
+mod logs;
+mod pages;
+mod run;
+mod runs;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Cli, Command};
+use exit::{Exit, Failure};
+
+fn main() -> ExitCode {
+    let exit = match start() {
+        Ok(exit) => exit,
+        Err(failure) => {
+            tell(&failure);
+            failure.exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn start() -> Result<Exit, Failure> {
+    let files = config::files()?;
+    let command = config::layer(Cli::command(), &files)?;
+    let matches = command.clone().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let state_dir = cli.state_dir.unwrap_or_else(tenon_reporter::history::default_state_dir);
+    match cli.command {
+        Command::Run(args) => run::run(*args, state_dir),
+        Command::Validate(args) => inspect::validate(&args),
+        Command::List(args) => inspect::list(&args),
+        Command::Graph(args) => graph::graph(&args),
+        Command::Runs(args) => runs::runs(&args.command, &state_dir),
+        Command::Logs(args) => logs::logs(&args, &state_dir),
+        Command::Doctor(args) => doctor::doctor(&args, &state_dir),
+        Command::Version(args) => inspect::version(&args),
+        Command::Completions(args) => pages::completions(command, &args),
+        Command::Man(args) => pages::man(&command, &args),
+        Command::HelpConfig => terminal::print(config::HELP).map(|()| Exit::Success),
+    }
+}
+
+/// Says why something could not be done: the only place that does.
+fn tell(failure: &Failure) {
+    if !failure.message.is_empty() {
+        let style = terminal::stderr_style();
+        let text = match failure.located {
+            true => failure.message.clone(),
+            false => {
+                let error = style.paint(tenon_reporter::pretty::Paint::BAD, "error:");
+                format!("{error} {}", failure.message)
+            }
+        };
+        terminal::remark(&text);
+    }
+    if let Some(hint) = &failure.hint {
+        terminal::remark(&format!("  hint: {hint}"));
+    }
+}

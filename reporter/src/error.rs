@@ -25,6 +25,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// The journal of a run's events refused.
+    #[error("events of run {run}: {source}")]
+    Journal {
+        /// The run's id.
+        run: String,
+        /// What the journal says.
+        source: tenon_journal::Error,
+    },
     /// A stored record is not what this version writes.
     #[error("events of run {run}: record {index} cannot be read: {detail}")]
     Record {
@@ -67,6 +75,7 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::Io { .. } => "history/io",
+            Error::Journal { source, .. } => source.code(),
             Error::Record { .. } => "history/record",
             Error::Summary { .. } => "history/summary",
             Error::NotFound(_) => "history/not-found",

@@ -65,7 +65,6 @@ pub enum Next {
 }
 
 /// Reads one run's events in order.
-#[derive(Debug)]
 pub struct RunReader {
     dir: PathBuf,
     run: RunId,
@@ -73,7 +72,6 @@ pub struct RunReader {
     source: Source,
 }
 
-#[derive(Debug)]
 enum Source {
     /// This process writes the run.
     Here { signal: Arc<Signal>, seen: State },
@@ -107,7 +105,7 @@ impl RunReader {
         // Whether the writer lives is asked before the journal is read: what it wrote before it
         // went is then surely seen.
         let over = self.is_over();
-        if let Some(stored) = self.tail.next()? {
+        if let Some(stored) = self.visible()? {
             return Ok(Next::Event(stored));
         }
         if over {
@@ -126,10 +124,25 @@ impl RunReader {
                 *live = store::is_live(&self.dir);
             }
         }
-        match self.tail.next()? {
+        match self.visible()? {
             Some(stored) => Ok(Next::Event(stored)),
             None => Ok(Next::Idle),
         }
+    }
+
+    /// The next record that may be shown.
+    fn visible(&mut self) -> Result<Option<Stored>> {
+        match &self.source {
+            Source::Here { signal, .. } => {
+                let State { visible, closed } = signal.state();
+                // What a writer leaves behind unsynced when it goes is for whoever reads files.
+                if !closed && self.tail.position() > visible {
+                    return Ok(None);
+                }
+            }
+            Source::Elsewhere { .. } => {}
+        }
+        self.tail.next()
     }
 
     fn is_over(&self) -> bool {

@@ -22,8 +22,8 @@ pub struct Signal {
 /// What a writer has made visible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// Grows with every batch that became durable.
-    pub version: u64,
+    /// Index of the last record that may be shown.
+    pub visible: u64,
     /// The writer is gone.
     pub closed: bool,
 }
@@ -50,9 +50,9 @@ impl Signal {
         lock(&WRITERS).get(dir).and_then(Weak::upgrade)
     }
 
-    /// The journal has grown.
-    pub fn advance(&self) {
-        lock(&self.state).version += 1;
+    /// The journal has grown: records up to this index may be shown.
+    pub fn advance(&self, visible: u64) {
+        lock(&self.state).visible = visible;
         self.changed.notify_all();
     }
 

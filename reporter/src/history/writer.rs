@@ -16,7 +16,6 @@ use super::{RunStatus, Summary, record};
 use crate::{Error, Result};
 
 /// The one writer of a run's history.
-#[derive(Debug)]
 pub struct RunWriter {
     dir: PathBuf,
     log: Log,
@@ -64,15 +63,9 @@ impl RunWriter {
             seq = event.seq + more;
             recounted.observe(&event);
         }
-        Ok(RunWriter {
-            signal: Signal::register(&dir),
-            dir,
-            log,
-            summary: recounted,
-            run_seq,
-            seq,
-            _lock: lock,
-        })
+        let signal = Signal::register(&dir);
+        signal.advance(log.last_index());
+        Ok(RunWriter { signal, dir, log, summary: recounted, run_seq, seq, _lock: lock })
     }
 
     /// Adds events, in order. They are neither durable nor visible before [`RunWriter::sync`].
@@ -89,16 +82,16 @@ impl RunWriter {
 
     /// Makes everything appended so far durable, then visible.
     pub fn sync(&mut self) -> Result<()> {
-        self.log.sync()?;
-        self.signal.advance();
+        let visible = self.log.sync()?;
+        self.signal.advance(visible);
         Ok(())
     }
 
     /// Makes everything appended so far visible without waiting for the disk: for a caller that
     /// has the same facts durable elsewhere.
     pub fn flush(&mut self) -> Result<()> {
-        self.log.flush()?;
-        self.signal.advance();
+        let visible = self.log.flush()?;
+        self.signal.advance(visible);
         Ok(())
     }
 

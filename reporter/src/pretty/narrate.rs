@@ -55,6 +55,10 @@ fn text(event: &Event, style: Style) -> Option<String> {
             let why = why(event).map(|why| format!(" ({why})")).unwrap_or_default();
             style.paint(Paint::WARN, &format!("↻ attempt {attempt} failed{why}, trying again"))
         }
+        Kind::TaskLost => {
+            let why = why(event).map(|why| format!(" ({why})")).unwrap_or_default();
+            style.paint(Paint::WARN, &format!("lost{why}, placing it again"))
+        }
         Kind::TaskEnd | Kind::TaskSkip => {
             let fallback = match event.kind {
                 Kind::TaskSkip => Status::Skipped,

@@ -106,7 +106,7 @@ impl Tasks {
                 row.started.get_or_insert(event.time);
                 row.status = None;
             }
-            Kind::TaskRetry => {
+            Kind::TaskRetry | Kind::TaskLost => {
                 row.step = None;
                 row.tails.clear();
                 row.reason.clone_from(&event.reason);

@@ -1,0 +1,328 @@
+//! Environment variables and config files, as a layer under the command line.
+//!
+//! Every flag has a variable and a key without being listed anywhere: both names are derived from
+//! the definition of the command. The layer becomes the defaults of the `clap` command, so a flag
+//! wins over the variable, the variable over `./tenon.toml`, and that over the user's own file. A
+//! key that is no flag is an error with its place.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::builder::BoolishValueParser;
+use clap::{Arg, ArgAction, Command};
+use tenon_tekton::load::{Diagnostic, Severity, Source, Span};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::exit::{Exit, Failure};
+
+/// What `tenon help-config` prints.
+pub const HELP: &str = "\
+Every flag can also be set by an environment variable and by a key of a config file.
+A flag wins over the variable, the variable over the file.
+
+Variables
+  A flag of `tenon run`, or one that all commands have: TENON_<FLAG>.
+  A flag of another command: TENON_<COMMAND>_<FLAG>.
+  A flag that may be repeated takes one value a line.
+    TENON_BACKEND=host            tenon run --backend host
+    TENON_STATE_DIR=/data/tenon   tenon --state-dir /data/tenon ...
+    TENON_LOGS_OUTPUT=json        tenon logs -o json
+
+Files
+  ./tenon.toml, then $XDG_CONFIG_HOME/tenon/config.toml (else ~/.config/tenon/config.toml);
+  what the first one says wins. Keys are the long names of flags, in the table of their command:
+    state-dir = \"/data/tenon\"
+
+    [run]
+    backend = \"host\"
+    parallel = 4
+    file = [\"ci/pipeline.yaml\", \"ci/tasks\"]
+    param = { revision = \"main\" }
+
+    [runs.prune]
+    keep = 50
+";
+
+/// A config file that has been read.
+pub struct ConfigFile {
+    source: Arc<Source>,
+}
+
+impl ConfigFile {
+    fn read(path: &Path) -> Result<Option<ConfigFile>, Failure> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(ConfigFile {
+                source: Arc::new(Source { name: path.display().to_string(), text: text.into() }),
+            })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                Err(Failure::new(Exit::Usage, format!("cannot read {}: {error}", path.display())))
+            }
+        }
+    }
+}
+
+/// The config files that are there, the one that wins first.
+pub fn files() -> Result<Vec<ConfigFile>, Failure> {
+    let dir = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config = dir("XDG_CONFIG_HOME").or_else(|| dir("HOME").map(|home| home.join(".config")));
+    let own = config.map(|config| config.join("tenon/config.toml"));
+    let mut files = Vec::new();
+    for path in [Some(PathBuf::from("tenon.toml")), own].into_iter().flatten() {
+        files.extend(ConfigFile::read(&path)?);
+    }
+    Ok(files)
+}
+
+/// `command` with the environment and the files as its defaults.
+pub fn layer(command: Command, files: &[ConfigFile]) -> Result<Command, Failure> {
+    let mut tables = Vec::new();
+    for file in files {
+        let table = match DeTable::parse(&file.source.text) {
+            Ok(table) => table,
+            Err(error) => {
+                let span = error.span().unwrap_or_default();
+                return Err(located(&file.source, span, error.message(), None));
+            }
+        };
+        check(&command, table.get_ref(), &file.source)?;
+        tables.push(table);
+    }
+    let tables: Vec<&DeTable<'_>> = tables.iter().map(Spanned::get_ref).collect();
+    Ok(apply(command, "TENON", true, &tables))
+}
+
+/// Complains of the first key that is no flag and no command.
+fn check(command: &Command, table: &DeTable<'_>, source: &Arc<Source>) -> Result<(), Failure> {
+    for (key, value) in table {
+        let name = key.get_ref().as_ref();
+        if let DeValue::Table(inner) = value.get_ref()
+            && let Some(sub) = command.find_subcommand(name)
+        {
+            check(sub, inner, source)?;
+            continue;
+        }
+        let flag =
+            command.get_arguments().find(|arg| arg.get_long() == Some(name) && settable(arg));
+        let Some(flag) = flag else {
+            let known =
+                command.get_arguments().filter(|arg| settable(arg)).filter_map(Arg::get_long);
+            let commands = command.get_subcommands().map(Command::get_name);
+            let names: Vec<&str> = known.chain(commands).collect();
+            let help = did_you_mean(name, &names);
+            return Err(located(source, key.span(), &format!("unknown key \"{name}\""), help));
+        };
+        let fits = match (flag.get_action(), value.get_ref()) {
+            (ArgAction::SetTrue, value) => matches!(value, DeValue::Boolean(_)),
+            (ArgAction::Append, DeValue::Array(items)) => {
+                items.iter().all(|item| scalar(item.get_ref()).is_some())
+            }
+            (ArgAction::Append, DeValue::Table(entries)) => entries.len() > 0,
+            (_, value) => scalar(value).is_some(),
+        };
+        if !fits {
+            let wanted = match flag.get_action() {
+                ArgAction::SetTrue => "true or false",
+                ArgAction::Append => "a string or an array of strings",
+                _ => "a string or a number",
+            };
+            let message = format!("\"{name}\" must be {wanted}");
+            return Err(located(source, value.span(), &message, None));
+        }
+        for text in values(value.get_ref()) {
+            check_value(flag, &text, value.span(), source)?;
+        }
+    }
+    Ok(())
+}
+
+/// Complains of a value that the flag would not take.
+fn check_value(
+    flag: &Arg,
+    text: &str,
+    span: std::ops::Range<usize>,
+    source: &Arc<Source>,
+) -> Result<(), Failure> {
+    let probe = flag.clone().required(false).id("value").long("value").global(false);
+    let probe = match flag.get_action() {
+        ArgAction::SetTrue => return Ok(()),
+        _ => {
+            Command::new("probe").arg(Arg::new("probe").hide(true)).no_binary_name(true).arg(probe)
+        }
+    };
+    match probe.try_get_matches_from([format!("--value={text}")]) {
+        Err(error)
+            if error.kind() == clap::error::ErrorKind::InvalidValue
+                || error.kind() == clap::error::ErrorKind::ValueValidation =>
+        {
+            let possible: Vec<String> = flag
+                .get_possible_values()
+                .iter()
+                .map(|value| value.get_name().to_owned())
+                .collect();
+            let help = match possible.is_empty() {
+                true => None,
+                false => Some(format!("possible values: {}", possible.join(", "))),
+            };
+            let name = flag.get_long().unwrap_or_default();
+            Err(located(source, span, &format!("invalid value \"{text}\" for \"{name}\""), help))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sets the defaults of `command` and of its subcommands.
+fn apply(command: Command, prefix: &str, global: bool, tables: &[&DeTable<'_>]) -> Command {
+    let command = command.mut_args(|arg| {
+        if !settable(&arg) {
+            return arg;
+        }
+        let Some(long) = arg.get_long().map(str::to_owned) else {
+            return arg;
+        };
+        let variable = format!("{prefix}_{}", long.to_uppercase().replace('-', "_"));
+        let file = tables.iter().find_map(|table| table.get(long.as_str()));
+        let file = file.map(|value| values(value.get_ref()));
+        match arg.get_action() {
+            ArgAction::Append => {
+                let lines = std::env::var(&variable).ok().filter(|text| !text.is_empty());
+                let lines = lines.map(|text| text.lines().map(str::to_owned).collect());
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let arg = arg.help(format!("{help} [env: {variable}, one a line]"));
+                match lines.or(file) {
+                    Some(values) => arg.default_values(values).hide_default_value(true),
+                    None => arg,
+                }
+            }
+            ArgAction::SetTrue => {
+                let arg =
+                    arg.env(variable).hide_env_values(true).value_parser(BoolishValueParser::new());
+                match file {
+                    Some(values) => arg.default_values(values),
+                    None => arg,
+                }
+            }
+            _ => {
+                let arg = arg.env(variable).hide_env_values(true);
+                match file {
+                    Some(values) => arg.default_values(values),
+                    None => arg,
+                }
+            }
+        }
+    });
+    command.mut_subcommands(|sub| {
+        let name = sub.get_name().to_owned();
+        let inner: Vec<&DeTable<'_>> = tables
+            .iter()
+            .filter_map(|table| match table.get(name.as_str())?.get_ref() {
+                DeValue::Table(inner) => Some(inner),
+                _ => None,
+            })
+            .collect();
+        let prefix = match global && name == "run" {
+            true => prefix.to_owned(),
+            false => format!("{prefix}_{}", name.to_uppercase().replace('-', "_")),
+        };
+        apply(sub, &prefix, false, &inner)
+    })
+}
+
+/// Whether a flag can be set by variable or key: not those that only print something.
+fn settable(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Set | ArgAction::Append | ArgAction::SetTrue)
+        && arg.get_long().is_some()
+}
+
+/// A value as the command line would have it.
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(yes) => Some(yes.to_string()),
+        _ => None,
+    }
+}
+
+/// All values of a key: of an array its items, of a table `key=value` for each entry.
+fn values(value: &DeValue<'_>) -> Vec<String> {
+    match value {
+        DeValue::Array(items) => items.iter().filter_map(|item| scalar(item.get_ref())).collect(),
+        DeValue::Table(entries) => entries
+            .iter()
+            .map(|(key, value)| format!("{}={}", key.get_ref(), entry(value.get_ref())))
+            .collect(),
+        value => scalar(value).into_iter().collect(),
+    }
+}
+
+/// A value inside `key=value`: strings as they are, arrays and tables as JSON.
+fn entry(value: &DeValue<'_>) -> String {
+    fn json(value: &DeValue<'_>) -> serde_json::Value {
+        match value {
+            DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+            DeValue::Table(entries) => entries
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), json(value.get_ref())))
+                .collect(),
+            value => scalar(value).unwrap_or_default().into(),
+        }
+    }
+    scalar(value).unwrap_or_else(|| json(value).to_string())
+}
+
+/// The known name that `name` was probably meant to be.
+pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
+    let best = known.iter().map(|known| (distance(name, known), known)).min()?;
+    let close = best.0 <= (name.len() / 3).max(1);
+    close.then(|| format!("did you mean \"{}\"?", best.1))
+}
+
+/// Levenshtein distance of two short names.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A usage failure that shows its place in a file.
+fn located(
+    source: &Arc<Source>,
+    span: std::ops::Range<usize>,
+    message: &str,
+    help: Option<String>,
+) -> Failure {
+    let before = source.text.get(..span.start).unwrap_or(&source.text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |text| text.chars().count()) + 1;
+    let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let diagnostic = Diagnostic {
+        code: "config/invalid",
+        severity: Severity::Error,
+        message: message.to_owned(),
+        path: String::new(),
+        source: Arc::clone(source),
+        span: Span {
+            start: small(span.start),
+            end: small(span.end),
+            line: small(line),
+            column: small(column),
+        },
+        details: String::new(),
+        help,
+        related: Vec::new(),
+    };
+    let text = diagnostic.render(crate::terminal::stderr_style().has_color());
+    Failure::located(Exit::Usage, text)
+}

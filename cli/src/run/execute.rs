@@ -1,0 +1,186 @@
+//! Starts a coordinator and an agent in this process and runs what was prepared, one run after the
+//! other. The only file of the command line that touches the coordinator.
+
+use tenon_agent::{Agent, AgentOptions};
+use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, objects_to_yaml};
+use tenon_engine::RunId;
+use tenon_engine::command::{CancelMode, RunObject};
+use tenon_reporter::follow::Finish;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::prepare::Prepared;
+use super::show::{Remarks, show};
+use super::signals::{Signals, Wish};
+use super::{Settings, backend, exit_of, store};
+use crate::args::Output;
+use crate::exit::{Exit, Failure};
+use crate::terminal;
+
+/// Messages that may wait in either direction of the session.
+const SESSION: usize = 64;
+/// What a stopped step has between SIGTERM and SIGKILL: as in Kubernetes.
+const GRACE_MS: u64 = 30_000;
+
+/// Runs everything, in order. The first run that did not succeed decides the exit code.
+pub fn execute(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Environment, format!("cannot start: {error}")))?;
+    runtime.block_on(drive(settings, prepared))
+}
+
+async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Failure> {
+    let signals = Signals::listen()?;
+    let backend = backend::open(settings).await?;
+    let (to_agent, inbox) = mpsc::channel(SESSION);
+    let (outbox, from_agent) = mpsc::channel(SESSION);
+    let options = LocalOptions { state_dir: settings.state_dir.clone(), grace_ms: GRACE_MS };
+    let local = Local::open(options, AgentLink { from_agent, to_agent }).map_err(refused)?;
+    for run in local.recovered() {
+        terminal::note(&format!(
+            "run {run} was interrupted; it is recorded as failed and cleaned up"
+        ));
+    }
+    let agent = AgentOptions { name: host_name(), slots: slots(settings) };
+    let mut agents = JoinSet::new();
+    agents.spawn(Agent::new(agent, backend).run(inbox, outbox, CancellationToken::new()));
+    let mut session = Session { settings, local, signals, documents: 0 };
+    let result = session.run_all(prepared).await;
+    let closed = session.local.close().await.map_err(refused);
+    // The agent's inbox is closed now: it ends what still runs and cleans up.
+    while agents.join_next().await.is_some() {}
+    // Why the coordinator stopped explains more than that a run got no answer.
+    closed.and(result)
+}
+
+struct Session<'a> {
+    settings: &'a Settings,
+    local: Local,
+    signals: Signals,
+    /// Runs whose objects were printed.
+    documents: usize,
+}
+
+impl Session<'_> {
+    async fn run_all(&mut self, prepared: Vec<Prepared>) -> Result<Exit, Failure> {
+        let mut exit = Exit::Success;
+        for run in prepared {
+            if self.signals.any() {
+                break;
+            }
+            let end = self.run(run).await?;
+            if exit == Exit::Success {
+                exit = end;
+            }
+        }
+        Ok(exit)
+    }
+
+    async fn run(&mut self, run: Prepared) -> Result<Exit, Failure> {
+        let first_cancel = match &run.submission.run {
+            RunObject::PipelineRun(_) => None,
+            // A TaskRun has no finally tasks to run.
+            RunObject::TaskRun(_) => Some(CancelMode::Cancelled),
+        };
+        let args = &self.settings.args;
+        let remarks = remarks(self.local.progress(), run.submission.run_id);
+        let handle = self.local.submit(run.submission, run.materials).await.map_err(refused)?;
+        let RunHandle { run_id, mut finished } = handle;
+        let reader = store(&self.settings.state_dir).reader(run_id)?;
+        let mut shown = show(reader, args.output, args.quiet, remarks);
+        let mut gone = false;
+        let finished: Finished = loop {
+            tokio::select! {
+                finished = &mut finished => match finished {
+                    Ok(finished) => break finished,
+                    Err(_) => return Err(Failure::silent(Exit::Internal)),
+                },
+                wish = self.signals.next() => {
+                    shown.say(wish.text());
+                    match wish {
+                        Wish::Cancel(mode) => {
+                            let mode = first_cancel.unwrap_or(mode);
+                            self.cancel(run_id, mode, "cancelled by a signal").await?;
+                        }
+                        Wish::Leave => return Err(Failure::silent(Exit::Cancelled)),
+                    }
+                }
+                // The display ends by itself a moment before the run is reported as finished, or
+                // because nobody reads the output any more.
+                _ = &mut shown.ended, if !gone => {
+                    gone = true;
+                    if shown.is_closed() {
+                        self.cancel(run_id, CancelMode::Cancelled, "nobody reads the output").await?;
+                    }
+                }
+            }
+        };
+        let closed = shown.finish()? == Finish::Closed;
+        self.report(&finished, closed)
+    }
+
+    async fn cancel(&self, run: RunId, mode: CancelMode, message: &str) -> Result<(), Failure> {
+        self.local.cancel(run, mode, message).await.map_err(refused)
+    }
+
+    /// Prints what belongs to the end of a run besides its events.
+    fn report(&mut self, finished: &Finished, closed: bool) -> Result<Exit, Failure> {
+        let outcome = &finished.outcome;
+        let exit = exit_of(outcome);
+        if self.settings.args.output == Output::Yaml {
+            let yaml = objects_to_yaml(&finished.objects);
+            let separator =
+                if self.documents > 0 && !yaml.starts_with("---") { "---\n" } else { "" };
+            self.documents += 1;
+            terminal::print(&format!("{separator}{yaml}"))?;
+        }
+        if exit != Exit::Success && self.settings.args.output != Output::Pretty && !closed {
+            terminal::note(&format!("{}: {}", outcome.reason, outcome.message));
+        }
+        Ok(exit)
+    }
+}
+
+/// What the attempts of a run wait for, as the display asks for it.
+fn remarks(
+    mut progress: broadcast::Receiver<tenon_proto::agent::v1::Progress>,
+    run: RunId,
+) -> Remarks {
+    let run = run.to_string();
+    Box::new(move || {
+        let mut remarks = Vec::new();
+        loop {
+            match progress.try_recv() {
+                Ok(remark) => {
+                    let attempt = remark.attempt.filter(|attempt| attempt.run_id == run);
+                    if let Some(attempt) = attempt {
+                        remarks.push((attempt.task_run, remark.what, remark.done, remark.total));
+                    }
+                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+                Err(_) => return remarks,
+            }
+        }
+    })
+}
+
+/// How many attempts at a time: what the user says, else what the machine has cores for.
+fn slots(settings: &Settings) -> usize {
+    match settings.args.parallel {
+        Some(parallel) => parallel as usize,
+        None => std::thread::available_parallelism().map_or(4, |cores| cores.get().max(2) * 4),
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "local".to_owned(), |name| name.trim().to_owned())
+}
+
+fn refused(error: tenon_coordinator::Error) -> Failure {
+    Failure::new(Exit::Environment, format!("{error} [{}]", error.code()))
+        .hint("is the state directory writable and the disk not full? --state-dir chooses another")
+}

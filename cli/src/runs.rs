@@ -1,0 +1,152 @@
+//! `tenon runs`: list, show and prune stored runs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tenon_engine::Time;
+use tenon_reporter::filter::Filter;
+use tenon_reporter::follow::{Screen, follow};
+use tenon_reporter::history::{PrunePolicy, RunStatus, Store, Summary};
+use tenon_reporter::pretty::{Options, bytes, duration};
+use tenon_tekton::duration::GoDuration;
+
+use crate::args::{Output, RunsCommand, RunsListArgs, RunsPruneArgs, RunsShowArgs};
+use crate::exit::{Exit, Failure};
+use crate::inspect::{answer, table};
+use crate::logs::Still;
+use crate::terminal;
+
+/// `tenon runs`.
+pub fn runs(command: &RunsCommand, state_dir: &Path) -> Result<Exit, Failure> {
+    let store = Store::new(state_dir);
+    match command {
+        RunsCommand::List(args) => list(&store, args),
+        RunsCommand::Show(args) => show(&store, args),
+        RunsCommand::Prune(args) => prune(&store, args),
+    }
+}
+
+fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
+    let (mut runs, errors) = store.list()?;
+    for error in errors {
+        terminal::note(&format!("{error} [{}]", error.code()));
+    }
+    runs.truncate(args.limit.unwrap_or(usize::MAX));
+    let rows: Vec<[String; 6]> = runs
+        .iter()
+        .map(|run| {
+            [
+                run.id.to_string(),
+                run.status.as_str().to_owned(),
+                ago(run.started),
+                took(run),
+                counts(run),
+                run.name.clone(),
+            ]
+        })
+        .collect();
+    answer(args.output, &runs, || {
+        if rows.is_empty() {
+            return format!("no runs are stored in {}\n", store.root().display());
+        }
+        table(&["ID", "STATUS", "STARTED", "TOOK", "TASKS", "NAME"], &rows)
+    })?;
+    Ok(Exit::Success)
+}
+
+fn counts(run: &Summary) -> String {
+    let tasks = run.tasks;
+    let mut text = format!("{} ok", tasks.succeeded);
+    for (count, word) in [(tasks.failed, "failed"), (tasks.skipped, "skipped")] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {word}"));
+        }
+    }
+    text
+}
+
+fn took(run: &Summary) -> String {
+    match (run.duration_ms(), run.status) {
+        (Some(millis), _) => duration(millis),
+        (None, RunStatus::Running) => duration(terminal::now().0 - run.started.0),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+fn ago(time: Time) -> String {
+    let seconds = (terminal::now().0 - time.0).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s ago"),
+        60..3600 => format!("{}m ago", seconds / 60),
+        3600..172_800 => format!("{}h ago", seconds / 3600),
+        _ => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+fn show(store: &Store, args: &RunsShowArgs) -> Result<Exit, Failure> {
+    let run = store.find(&args.run)?;
+    match args.output {
+        Output::Json => terminal::print(&terminal::to_json(&run)?)?,
+        Output::Yaml => match store.objects(run.id)? {
+            Some(objects) => terminal::print(&objects)?,
+            None => {
+                let message =
+                    format!("run {} has no final objects: it is {}", run.id, run.status.as_str());
+                return Err(Failure::new(Exit::Usage, message));
+            }
+        },
+        Output::Pretty => {
+            let mut reader = store.reader(run.id)?;
+            let options = Options {
+                style: terminal::stdout_style(),
+                live: false,
+                quiet: true,
+                logs_only: false,
+            };
+            let mut screen = Screen::new(options, Still);
+            let mut text = Vec::new();
+            follow(&mut reader, &Filter::default(), &mut screen, &mut text, false)?;
+            let head = format!(
+                "{} {}/{}  {}  {}\n",
+                run.kind,
+                run.namespace,
+                run.name,
+                run.id,
+                run.status.as_str()
+            );
+            terminal::print(&(head + &String::from_utf8_lossy(&text)))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn prune(store: &Store, args: &RunsPruneArgs) -> Result<Exit, Failure> {
+    let before = match &args.older_than {
+        None => None,
+        Some(text) => {
+            let age = GoDuration::parse(text).map_err(|message| {
+                Failure::new(Exit::Usage, format!("--older-than {text}: {message}"))
+                    .hint("for example 12h, or 720h for 30 days")
+            })?;
+            let age = Duration::from_millis(u64::try_from(age.as_millis()).unwrap_or_default());
+            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+            Some(terminal::now().plus_millis(-age))
+        }
+    };
+    let policy = PrunePolicy { keep: args.keep, before };
+    let pruned = store.prune(policy, args.dry_run)?;
+    let value = json!({"dryRun": args.dry_run, "runs": pruned});
+    answer(args.output, &value, || {
+        let mut text = String::new();
+        for run in &pruned {
+            let name = run.run.as_ref().map_or("?", |run| run.name.as_str());
+            text.push_str(&format!("{}  {:>8}  {name}\n", run.id, bytes(run.bytes)));
+        }
+        let verb = if args.dry_run { "would be removed" } else { "removed" };
+        let total = pruned.iter().map(|run| run.bytes).sum();
+        text.push_str(&format!("{} runs {verb}, {}\n", pruned.len(), bytes(total)));
+        text
+    })?;
+    Ok(Exit::Success)
+}
