@@ -4,6 +4,10 @@
 //! Go stops at its first fault; this decoder notes it, puts an empty value in its place, and goes
 //! on. Faults are noted in Go's order (keys sorted), so the first one is Go's.
 
+mod fields;
+mod path;
+mod probe;
+
 use std::cell::RefCell;
 
 use serde::de::{
@@ -12,10 +16,11 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::go;
+use self::fields::Fields;
+use self::path::Path;
+use self::probe::ElementProbe;
 use super::node::{Entry, Node, Span, Value};
-use super::suggest;
-use super::v1beta1::{self, Field};
+use super::{go, scalar};
 use crate::duration::GoDuration;
 
 /// How to treat what the types do not know.
@@ -91,60 +96,6 @@ impl Context {
     }
 }
 
-/// The way from the root to a value, as a list on the stack.
-enum Path<'p> {
-    Root,
-    /// A field of a struct, by its proper name.
-    Field(&'p Path<'p>, &'p str),
-    /// A key of a map.
-    Key(&'p Path<'p>, &'p str),
-    /// An item of a sequence.
-    Index(&'p Path<'p>, usize),
-}
-
-impl Path<'_> {
-    /// `spec.steps[0].image`
-    fn shown(&self) -> String {
-        match self {
-            Path::Root => String::new(),
-            Path::Field(parent, name) | Path::Key(parent, name) => {
-                let mut text = parent.shown();
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(name);
-                text
-            }
-            Path::Index(parent, index) => format!("{}[{index}]", parent.shown()),
-        }
-    }
-
-    /// `spec.steps.image`: the struct fields alone, as Go's messages have it.
-    fn go(&self) -> String {
-        match self {
-            Path::Root => String::new(),
-            Path::Field(parent, name) => {
-                let mut text = parent.go();
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(name);
-                text
-            }
-            Path::Key(parent, _) | Path::Index(parent, _) => parent.go(),
-        }
-    }
-
-    /// The name of the nearest struct field.
-    fn field(&self) -> &str {
-        match self {
-            Path::Root => "",
-            Path::Field(_, name) => name,
-            Path::Key(parent, _) | Path::Index(parent, _) => parent.field(),
-        }
-    }
-}
-
 /// serde's error type here; faults of the input are noted instead.
 #[derive(Debug)]
 struct Fault(String);
@@ -194,7 +145,7 @@ impl Decoder<'_, '_> {
             Value::Null => "null".to_owned(),
             Value::Bool(_) => "bool".to_owned(),
             Value::Float(value) if go_type.starts_with("int") => {
-                format!("number {}", super::scalar::go_float(*value))
+                format!("number {}", scalar::go_float(*value))
             }
             Value::Int(value) if go_type.starts_with("int") => format!("number {value}"),
             Value::Uint(value) if go_type.starts_with("int") => format!("number {value}"),
@@ -238,7 +189,7 @@ impl Decoder<'_, '_> {
             Value::String(text) => Some(text.to_string()),
             Value::Int(value) => Some(value.to_string()),
             Value::Uint(value) => Some(value.to_string()),
-            Value::Float(value) => Some(super::scalar::go_float(*value)),
+            Value::Float(value) => Some(scalar::go_float(*value)),
             Value::Bool(value) => Some(value.to_string()),
             Value::Null => Some(String::new()),
             Value::Seq(_) | Value::Map(_) => None,
@@ -483,199 +434,5 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             path: &Path::Key(self.parent.path, &entry.key),
             ..self.parent
         })
-    }
-}
-
-/// The entries of a mapping that is a struct: matched to its fields, sorted as Go meets them.
-struct Fields<'de, 'c> {
-    parent: Decoder<'de, 'c>,
-    name: &'static str,
-    fields: &'static [&'static str],
-    entries: std::vec::IntoIter<(Match, &'de Entry)>,
-    current: Option<(&'static str, &'de Entry)>,
-}
-
-/// What a key of a mapping is to the struct.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Match {
-    Field(&'static str),
-    Unknown,
-    /// Known, and without a place in v1.
-    Dropped,
-}
-
-impl<'de, 'c> Fields<'de, 'c> {
-    fn new(
-        parent: Decoder<'de, 'c>,
-        name: &'static str,
-        fields: &'static [&'static str],
-        entries: &'de [Entry],
-    ) -> Self {
-        let mut matched: Vec<(Match, &'de Entry)> = entries
-            .iter()
-            .map(|entry| (match_field(&parent, name, fields, entry), entry))
-            .filter(|(found, entry)| !matches!(found, Match::Field(_)) || !entry.value.is_null())
-            .collect();
-        matched.sort_unstable_by(|(_, a), (_, b)| a.key.cmp(&b.key));
-        // Of two spellings of one field the last one counts, as in Go.
-        let mut seen: Vec<&str> = Vec::new();
-        matched.reverse();
-        matched.retain(|(found, _)| match found {
-            Match::Field(field) if seen.contains(field) => false,
-            Match::Field(field) => {
-                seen.push(field);
-                true
-            }
-            Match::Unknown | Match::Dropped => true,
-        });
-        matched.reverse();
-        Fields { parent, name, fields, entries: matched.into_iter(), current: None }
-    }
-}
-
-fn match_field(
-    parent: &Decoder<'_, '_>,
-    name: &'static str,
-    fields: &'static [&'static str],
-    entry: &Entry,
-) -> Match {
-    let key = &*entry.key;
-    if matches!(parent.path, Path::Root) && key == "status" {
-        // The status belongs to whoever runs the object; Kubernetes drops it from what is submitted.
-        return Match::Dropped;
-    }
-    if parent.context.mode.v1beta1 {
-        let found = match v1beta1::field(name, key) {
-            Field::Same => None,
-            Field::Renamed(field) => Some(Match::Field(field)),
-            Field::Dropped => Some(Match::Dropped),
-            Field::Unknown => return Match::Unknown,
-        };
-        if let Some(found) = found {
-            let path = Path::Field(parent.path, key).shown();
-            parent.context.v1beta1_fields.borrow_mut().push(path);
-            return found;
-        }
-    }
-    let exact = fields.iter().find(|field| **field == key);
-    let field = exact.or_else(|| fields.iter().find(|field| field.eq_ignore_ascii_case(key)));
-    field.map_or(Match::Unknown, |field| Match::Field(field))
-}
-
-fn unknown_field(parent: &Decoder<'_, '_>, name: &str, fields: &[&str], entry: &Entry) {
-    if !parent.context.wants(false) {
-        return;
-    }
-    let mode = parent.context.mode;
-    let key = &*entry.key;
-    let help = if mode.v1beta1 {
-        v1beta1::hint_for_v1_field(name, key)
-    } else {
-        v1beta1::hint_for_v1beta1_field(name, key)
-    };
-    let help = help.map(str::to_owned).or_else(|| {
-        suggest::nearest(key, fields.iter().copied())
-            .map(|field| format!("did you mean `{field}`?"))
-    });
-    parent.context.found.borrow_mut().push(Found {
-        code: "decode/unknown-field",
-        message: format!("json: unknown field {}", go::quote(key)),
-        path: Path::Field(parent.path, key).shown(),
-        span: entry.key_span,
-        help,
-        aborts: false,
-        warning: !mode.strict,
-    });
-}
-
-impl<'de> MapAccess<'de> for Fields<'de, '_> {
-    type Error = Fault;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
-        for (found, entry) in self.entries.by_ref() {
-            match found {
-                Match::Field(field) => {
-                    self.current = Some((field, entry));
-                    return seed.deserialize(StrDeserializer::new(field)).map(Some);
-                }
-                Match::Unknown => unknown_field(&self.parent, self.name, self.fields, entry),
-                Match::Dropped => {}
-            }
-        }
-        Ok(None)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let Some((field, entry)) = self.current else {
-            return Err(Fault::custom("a value before its key"));
-        };
-        let is_renamed = !field.eq_ignore_ascii_case(&entry.key);
-        let shown = if is_renamed { &*entry.key } else { field };
-        seed.deserialize(Decoder {
-            node: &entry.value,
-            path: &Path::Field(self.parent.path, shown),
-            owner: self.name,
-            ..self.parent
-        })
-    }
-}
-
-/// Finds out the Go name of a sequence's element type, by asking the element's `Deserialize` what
-/// it wants; gives no elements.
-struct ElementProbe<'p>(&'p mut String, &'static str);
-
-impl<'de> SeqAccess<'de> for ElementProbe<'_> {
-    type Error = Fault;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
-        // Always an error, of no interest: the probe has what it wants.
-        let _ = seed.deserialize(TypeProbe(self.0, self.1));
-        Ok(None)
-    }
-}
-
-struct TypeProbe<'p>(&'p mut String, &'static str);
-
-impl TypeProbe<'_> {
-    fn is<T>(self, go_type: &str) -> Result<T, Fault> {
-        go_type.clone_into(self.0);
-        Err(Fault(String::new()))
-    }
-}
-
-impl<'de> Deserializer<'de> for TypeProbe<'_> {
-    type Error = Fault;
-
-    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Fault> {
-        self.is("interface {}")
-    }
-
-    fn deserialize_string<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Fault> {
-        self.is("string")
-    }
-
-    fn deserialize_i64<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Fault> {
-        self.is("int64")
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        _fields: &'static [&'static str],
-        _visitor: V,
-    ) -> Result<V::Value, Fault> {
-        let go_type = go::qualified(name, self.1);
-        self.is(&go_type)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf option unit
-        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
