@@ -5,25 +5,34 @@ use super::validate_document;
 use crate::flags::FeatureFlags;
 use crate::load::{Diagnostic, Document, Node, Span, Value, nearest};
 
+/// The most errors that are told of one document; who has more mends these first.
+const MOST_ERRORS: usize = 100;
+
 /// Validates documents, each by itself; the errors are located, in the order of the documents.
 pub fn check<'a>(
     documents: impl IntoIterator<Item = &'a Document>,
     flags: &FeatureFlags,
 ) -> Vec<Diagnostic> {
-    documents
-        .into_iter()
-        .flat_map(|document| {
-            let errors = validate_document(document, flags);
-            errors.into_iter().map(|error| locate(document, error))
-        })
-        .collect()
+    let mut found = Vec::new();
+    for document in documents {
+        let errors = validate_document(document, flags);
+        let more = errors.len().saturating_sub(MOST_ERRORS);
+        let told = errors.into_iter().take(MOST_ERRORS);
+        found.extend(told.map(|error| locate(document, error)));
+        if more > 0 {
+            let message = format!("{more} more errors in this document");
+            found.push(document.diagnostic("validate/more", message, ""));
+        }
+    }
+    found
 }
 
 fn locate(document: &Document, error: FieldError) -> Diagnostic {
-    let FieldError { message, paths, details, subject } = error;
+    let FieldError { message, paths, details, place, subject } = error;
     let code = code(&message);
-    let first = paths.first().map(|path| without_repeated_places(path)).unwrap_or_default();
-    let mut diagnostic = document.diagnostic(code, message, first);
+    let place = place.as_ref().or(paths.first());
+    let place = place.map(|path| without_repeated_places(path)).unwrap_or_default();
+    let mut diagnostic = document.diagnostic(code, message, place);
     diagnostic.path = paths.join(", ");
     diagnostic.details = details;
     if !subject.is_empty() {
@@ -188,6 +197,45 @@ spec:
                 "9:18 invalid value: couldn't add link between test and biuld: task test depends on biuld but biuld wasn't present in Pipeline: spec.tasks Some(\"did you mean `build`?\")"
             ]
         );
+    }
+
+    #[test]
+    fn points_where_tekton_names_no_field() {
+        let text = "\
+apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {name: p}
+spec:
+  pipelineSpec:
+    tasks:
+      - name: a
+        taskSpec:
+          steps:
+            - image: x
+              stdoutConfig: {path: /x}
+              script: echo $(params.nope)
+";
+        assert_eq!(
+            rendered(text),
+            [
+                "12:28 non-existent variable in \"echo $(params.nope)\": spec.steps[0].script None",
+                "11:15 step stdout stream support requires \"enable-api-fields\" feature gate to be \"alpha\" but it is \"beta\" None",
+            ]
+        );
+    }
+
+    #[test]
+    fn tells_a_bounded_number_of_errors() {
+        let steps = "    - {}\n".repeat(MOST_ERRORS * 2);
+        let names: String = (0..MOST_ERRORS * 2)
+            .map(|index| format!("    - {{image: x, script: {index} $(params.nope)}}\n"))
+            .collect();
+        let text = format!(
+            "apiVersion: tekton.dev/v1\nkind: Task\nmetadata: {{name: t}}\nspec:\n  steps:\n{steps}{names}"
+        );
+        let found = rendered(&text);
+        assert_eq!(found.len(), MOST_ERRORS + 1);
+        assert_eq!(found[MOST_ERRORS], "1:1 101 more errors in this document None");
     }
 
     #[test]

@@ -18,8 +18,10 @@ pub struct FieldError {
     pub paths: Vec<String>,
     /// More about it, often empty.
     pub details: String,
-    /// The words within the field that are at fault, for pointing at them; empty: all of it.
-    pub subject: String,
+    /// Where to point, if Tekton's paths do not say it or say it wrongly.
+    pub(super) place: Option<String>,
+    /// The words at that place that are at fault; empty: all of it.
+    pub(super) subject: String,
 }
 
 impl fmt::Display for FieldError {
@@ -79,8 +81,14 @@ impl FieldError {
         self
     }
 
+    /// The same error, to be shown at a field that its paths do not name.
+    pub(super) fn at(mut self, place: impl Into<String>) -> Self {
+        self.place = Some(place.into());
+        self
+    }
+
     /// The same error, with the words to point at.
-    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+    pub(super) fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = subject.into();
         self
     }
@@ -116,9 +124,17 @@ impl FieldErrors {
     /// Puts a field in front of all paths.
     pub(crate) fn via_field(mut self, field: &str) -> Self {
         for error in &mut self.0 {
-            for path in &mut error.paths {
+            for path in error.paths.iter_mut().chain(&mut error.place) {
                 *path = join(field, path);
             }
+        }
+        self
+    }
+
+    /// Says where to point for errors that do not say it yet, given the first of their paths.
+    pub(crate) fn placed(mut self, place: impl Fn(&str) -> String) -> Self {
+        for error in self.0.iter_mut().filter(|error| error.place.is_none()) {
+            error.place = Some(place(error.paths.first().map_or("", String::as_str)));
         }
         self
     }

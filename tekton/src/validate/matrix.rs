@@ -25,7 +25,7 @@ pub(crate) fn check(context: Context<'_>, tasks: &[PipelineTask]) -> FieldErrors
 fn check_matrix(context: Context<'_>, task: &PipelineTask, matrix: &Matrix) -> FieldErrors {
     let mut errors = FieldErrors::default();
     if is_matrixed(Some(matrix)) {
-        errors.also(context.gate("matrix", ApiFields::Beta));
+        errors.also(context.gate("matrix", ApiFields::Beta, "matrix"));
         let count = count(matrix);
         let most = u64::from(context.flags.default_max_matrix_combinations_count);
         if count > most {
@@ -112,7 +112,7 @@ fn check_consumers(tasks: &[PipelineTask]) -> FieldErrors {
                 continue;
             };
             if !expression.ends_with("[*]") {
-                errors.also(FieldError::about(format!("A matrixed pipelineTask can only be consumed in aggregate using [*] notation, but is currently set to {expression}"), []));
+                errors.also(FieldError::about(format!("A matrixed pipelineTask can only be consumed in aggregate using [*] notation, but is currently set to {expression}"), []).subject(expression));
             }
             if let Some(reference) = resultref::parse(expression) {
                 used.push((*producer, reference.result));

@@ -92,8 +92,9 @@ impl<'a> Context<'a> {
         self.written.and_then(|root| root.get(field))
     }
 
-    /// Complains if a feature is not yet as stable as `enable-api-fields` asks for.
-    fn gate(self, feature: &str, stability: ApiFields) -> Option<FieldError> {
+    /// Complains if a feature is not yet as stable as `enable-api-fields` asks for; Tekton names no
+    /// field then, so `place` says where to point.
+    fn gate(self, feature: &str, stability: ApiFields, place: &str) -> Option<FieldError> {
         let current = self.flags.enable_api_fields;
         if current >= stability {
             return None;
@@ -103,12 +104,10 @@ impl<'a> Context<'a> {
             _ => "\"alpha\" or \"beta\"",
         };
         let current = current.as_str();
-        Some(FieldError::about(
-            format!(
-                "{feature} requires \"enable-api-fields\" feature gate to be {wanted} but it is \"{current}\""
-            ),
-            [],
-        ))
+        let message = format!(
+            "{feature} requires \"enable-api-fields\" feature gate to be {wanted} but it is \"{current}\""
+        );
+        Some(FieldError::about(message, []).at(place))
     }
 
     /// Whether `disable-inline-spec` names this kind.

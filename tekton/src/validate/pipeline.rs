@@ -195,10 +195,10 @@ fn check_task(context: Context<'_>, task: &PipelineTask) -> FieldErrors {
     }
     if let Some(reference) = &task.task_ref {
         if !reference.resolver.is_empty() {
-            errors.also(context.gate("taskref.resolver", ApiFields::Beta));
+            errors.also(context.gate("taskref.resolver", ApiFields::Beta, "taskRef.resolver"));
         }
         if !reference.params.is_empty() {
-            errors.also(context.gate("taskref.params", ApiFields::Beta));
+            errors.also(context.gate("taskref.params", ApiFields::Beta, "taskRef.params"));
         }
     }
     errors.also(check_kind(context, task));
@@ -236,7 +236,7 @@ fn check_kind(context: Context<'_>, task: &PipelineTask) -> FieldErrors {
     .collect();
     for field in &given {
         if field.starts_with("pipeline") {
-            errors.also(context.gate(field, ApiFields::Alpha));
+            errors.also(context.gate(field, ApiFields::Alpha, field));
         }
         if field.ends_with("Spec") && context.is_inline_spec_disabled("pipeline") {
             errors.also(FieldError::disallowed([field]));
@@ -268,7 +268,7 @@ fn check_on_error(context: Context<'_>, task: &PipelineTask) -> FieldErrors {
     if on_error.is_empty() || is_param_reference(on_error) {
         return errors;
     }
-    errors.also(context.gate("OnError", ApiFields::Beta));
+    errors.also(context.gate("OnError", ApiFields::Beta, "onError"));
     if !matches!(on_error, "continue" | "stopAndFail") {
         errors.also(
             FieldError::invalid(on_error, "OnError")

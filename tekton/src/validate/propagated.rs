@@ -111,7 +111,8 @@ pub(crate) fn check_task_run(context: Context<'_>, spec: &TaskRunSpec) -> FieldE
     errors.also(check_types(&params));
     errors.also(task::check_params(context, &params));
     let steps = task::merged_steps(context, task_spec);
-    errors.also(check_steps(context, &step_texts::of_steps(&steps), &Scope::new(&params)));
+    let found = check_steps(context, &step_texts::of_steps(&steps), &Scope::new(&params));
+    errors.also(found.placed(|path| format!("taskSpec.{path}")));
     errors
 }
 
@@ -144,11 +145,13 @@ pub(crate) fn check_pipeline_run(context: Context<'_>, spec: &PipelineRunSpec) -
     let params = known.into_params();
     let scope = Scope::new(&params);
     let mut has_steps = false;
-    for task in tasks {
+    for (index, task) in tasks.iter().enumerate() {
         let steps = pipeline::embedded_steps(context, task);
         if !steps.is_empty() {
             has_steps = true;
-            errors.also(check_steps(context, &step_texts::of_steps(&steps), &scope));
+            let found = check_steps(context, &step_texts::of_steps(&steps), &scope);
+            let spec = format!("pipelineSpec.tasks[{index}].taskSpec");
+            errors.also(found.placed(|path| format!("{spec}.{path}")));
         }
     }
     if has_steps {
@@ -156,7 +159,8 @@ pub(crate) fn check_pipeline_run(context: Context<'_>, spec: &PipelineRunSpec) -
         errors.also(task::check_params(context, &params));
     }
     errors.also(pipeline::check_params(context, tasks, &params));
-    errors.also(pipeline_params::check_usage(tasks, &scope));
+    let found = pipeline_params::check_usage(tasks, &scope);
+    errors.also(found.placed(|path| format!("pipelineSpec.tasks{path}")));
     errors
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn check_ref(
         })
     };
     if !params.is_empty() {
-        errors.also(context.gate("resolver params", ApiFields::Beta));
+        errors.also(context.gate("resolver params", ApiFields::Beta, "params"));
         if !name.is_empty() {
             errors.also(FieldError::multiple_one_of(["name", "params"]));
         }
@@ -31,7 +31,7 @@ pub(crate) fn check_ref(
         errors.also(check_given(params));
     }
     if !resolver.is_empty() {
-        errors.also(context.gate("resolver", ApiFields::Beta));
+        errors.also(context.gate("resolver", ApiFields::Beta, "resolver"));
         if is_url_like(name) {
             errors.also(concise_syntax());
         } else if !name.is_empty() {

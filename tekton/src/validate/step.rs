@@ -44,14 +44,14 @@ pub(crate) fn check_step(context: Context<'_>, step: &Step) -> FieldErrors {
         );
     }
     if step.script.trim_start().starts_with("#!win") {
-        errors.also(context.gate("windows script support", ApiFields::Alpha));
+        errors.also(context.gate("windows script support", ApiFields::Alpha, "script"));
     }
-    for (config, feature) in [
-        (&step.stdout_config, "step stdout stream support"),
-        (&step.stderr_config, "step stderr stream support"),
+    for (config, feature, field) in [
+        (&step.stdout_config, "step stdout stream support", "stdoutConfig"),
+        (&step.stderr_config, "step stderr stream support", "stderrConfig"),
     ] {
         if config.is_some() {
-            errors.also(context.gate(feature, ApiFields::Alpha));
+            errors.also(context.gate(feature, ApiFields::Alpha, field));
         }
     }
     errors.also(check_step_references(step));

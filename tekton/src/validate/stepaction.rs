@@ -25,7 +25,7 @@ fn check_spec(context: Context<'_>, spec: &StepActionSpec) -> FieldErrors {
     }
     errors.also(check_script_and_command(&spec.script, &spec.command));
     if spec.script.trim_start().starts_with("#!win") {
-        errors.also(context.gate("windows script support", ApiFields::Alpha));
+        errors.also(context.gate("windows script support", ApiFields::Alpha, "script"));
     }
     if references(&spec.script, PARAMS).next().is_some() {
         errors.also(FieldError::new("param substitution in scripts is not allowed.", "script"));

@@ -45,7 +45,7 @@ fn check_spec(context: Context<'_>, spec: &TaskRunSpec) -> FieldErrors {
     errors.also(propagated::check_task_run(context, spec));
     errors.also(check_workspaces(spec).via_field("workspaces"));
     if let Some(debug) = &spec.debug {
-        errors.also(context.gate("debug", ApiFields::Alpha));
+        errors.also(context.gate("debug", ApiFields::Alpha, "debug"));
         errors.also(check_debug(debug).via_field("debug"));
     }
     errors.also(check_overrides(
@@ -137,12 +137,12 @@ pub(crate) fn check_overrides(
     let mut errors = FieldErrors::default();
     for (field, specs) in [(step_field, steps), (sidecar_field, sidecars)] {
         if !specs.is_empty() {
-            errors.also(context.gate(field, ApiFields::Beta));
+            errors.also(context.gate(field, ApiFields::Beta, field));
             errors.also(check_named(specs).via_field(field));
         }
     }
     if whole.is_some() {
-        errors.also(context.gate("computeResources", ApiFields::Beta));
+        errors.also(context.gate("computeResources", ApiFields::Beta, "computeResources"));
         if steps.iter().any(|step| !step.compute_resources.is_absent()) {
             errors.also(FieldError::multiple_one_of([conflict, "computeResources"]));
         }

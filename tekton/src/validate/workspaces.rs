@@ -70,7 +70,7 @@ fn check_usage(
 ) -> FieldErrors {
     let mut errors = FieldErrors::default();
     if !usages.is_empty() {
-        errors.also(context.gate(feature, ApiFields::Beta));
+        errors.also(context.gate(feature, ApiFields::Beta, "workspaces"));
     }
     for (index, usage) in usages.iter().enumerate() {
         if !declared.contains(usage.name.as_str()) {
