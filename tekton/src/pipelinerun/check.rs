@@ -163,3 +163,62 @@ pub fn check_matrix_types(task: &PipelineTask) -> Result<(), Rejection> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn refuses_with_tektons_reasons_and_words() {
+        let run: PipelineRun =
+            serde_json::from_value(json!({"metadata": {"name": "pr"}})).expect("a PipelineRun");
+        let tasks: BTreeMap<String, ResolvedTask> = [(
+            "a".to_owned(),
+            ResolvedTask {
+                name: Some("task-a".into()),
+                spec: serde_json::from_value(json!({
+                    "params": [{"name": "need", "type": "string"}],
+                    "workspaces": [{"name": "w"}], "results": [{"name": "r"}], "steps": []}))
+                .expect("a TaskSpec"),
+                ..ResolvedTask::default()
+            },
+        )]
+        .into();
+        let a = json!({"name": "a", "params": [{"name": "need", "value": "x"}]});
+        let custom = json!({"name": "c", "taskRef": {"apiVersion": "v", "kind": "K"}});
+        let user = |reference: &str| {
+            json!({"name": "c", "taskRef": {"apiVersion": "v", "kind": "K"},
+            "params": [{"name": "p", "value": reference}]})
+        };
+        for (spec, reason, message) in [
+            (
+                json!({"tasks": [{"name": "a"}]}),
+                "PipelineValidationFailed",
+                "[User error] Validation failed for pipelinerun pr with error invalid input params for task task-a: missing values for these params which have no default values: [need]",
+            ),
+            (
+                json!({"tasks": [a, user("$(tasks.a.results.x)")]}),
+                "InvalidTaskResultReference",
+                "invalid result reference in pipeline task \"c\": \"x\" is not a named result returned by pipeline task \"a\"",
+            ),
+            (
+                json!({"tasks": [a, custom], "results": [
+                    {"name": "o", "value": "$(tasks.c.results.any)"}, {"name": "q", "value": "$(tasks.z.results.x)"}]}),
+                "InvalidPipelineResultReference",
+                "Failed to resolve pipeline result reference for \"pr\" with error invalid pipeline result \"q\": referenced pipeline task \"z\" does not exist",
+            ),
+            (
+                json!({"workspaces": [{"name": "v", "optional": true}], "tasks": [{"name": "a",
+                    "params": [{"name": "need", "value": "x"}], "workspaces": [{"name": "w", "workspace": "v"}]}]}),
+                "RequiredWorkspaceMarkedOptional",
+                "[User error] Optional workspace not supported by task: pipeline workspace \"v\" is marked optional but pipeline task \"a\" requires it be provided",
+            ),
+        ] {
+            let spec: PipelineSpec = serde_json::from_value(spec).expect("a PipelineSpec");
+            let error =
+                check_tasks(&run, &spec, &tasks, &FeatureFlags::default()).expect_err(reason);
+            assert_eq!((error.reason, error.message.as_str()), (reason, message));
+        }
+    }
+}

@@ -175,3 +175,69 @@ pub fn display_name(task: &PipelineTask, params: &[Param]) -> String {
         named.join(" ").trim().to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{ParamValue, TaskRunResult};
+    use serde_json::json;
+
+    fn task(value: serde_json::Value) -> PipelineTask {
+        serde_json::from_value(value).expect("a PipelineTask")
+    }
+
+    fn value(task: &PipelineTask) -> &str {
+        task.params[0].value.as_str().unwrap_or_default()
+    }
+
+    #[test]
+    fn statuses_and_lengths_are_filled_in() {
+        let mut last = task(
+            json!({"name": "f", "retries": 2, "displayName": "after $(tasks.a.status)",
+            "params": [{"name": "p", "value": "$(tasks.a.status) $(tasks.a.reason) $(tasks.status) $(tasks.b.status)"}]}),
+        );
+        apply_statuses(&mut last, [("a", "Failed", "StepFailed")], "Failed");
+        assert_eq!(value(&last), "Failed StepFailed Failed $(tasks.b.status)");
+        assert_eq!(last.display_name, "after Failed");
+
+        let context = TaskContext {
+            matrix_lengths: [("m".to_owned(), 3)].into(),
+            result_lengths: [(("m".to_owned(), "r".to_owned()), 2)].into(),
+        };
+        let mut counting = task(
+            json!({"name": "c", "retries": 2, "params": [{"name": "p", "value":
+            "$(tasks.m.matrix.length) $(tasks.m.matrix.r.length) $(context.pipelineTask.retries)"}]}),
+        );
+        apply_task_contexts(&mut counting, &context);
+        assert_eq!(value(&counting), "3 2 2");
+    }
+
+    #[test]
+    fn results_reach_scripts_without_a_param() {
+        let results = [
+            TaskRunResult { name: "s".into(), value: "x".into(), ..TaskRunResult::default() },
+            TaskRunResult {
+                name: "a".into(),
+                value: ParamValue::Array(vec!["1".into(), "2".into()]),
+                ..TaskRunResult::default()
+            },
+        ];
+        let mut spec: TaskSpec = serde_json::from_value(json!({"steps": [
+            {"script": "echo $(tasks.t.results.s)", "args": ["$(tasks.t.results.a[*])"]}]}))
+        .expect("a TaskSpec");
+        propagate_results(&mut spec, [("t", &results[..])]);
+        assert_eq!(spec.steps[0].script, "echo x");
+        assert_eq!(spec.steps[0].args, ["1", "2"]);
+    }
+
+    #[test]
+    fn includes_name_their_children() {
+        let matrixed = task(json!({"name": "m", "displayName": "build $(params.os)", "matrix": {
+            "params": [{"name": "os", "value": ["linux", "mac"]}],
+            "include": [{"name": "penguin on $(params.os)", "params": [{"name": "os", "value": "linux"}]}]}}));
+        let of =
+            |os: &str| display_name(&matrixed, &[Param { name: "os".into(), value: os.into() }]);
+        assert_eq!(of("linux"), "penguin on linux");
+        assert_eq!(of("mac"), "build mac");
+    }
+}

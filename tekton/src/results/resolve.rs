@@ -178,3 +178,72 @@ fn set_result(all: &mut Replacements, task: &str, result: &str, value: &ParamVal
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(name: &str, value: ParamValue) -> TaskRunResult {
+        TaskRunResult { name: name.into(), r#type: value.type_name().into(), value }
+    }
+
+    fn task(value: &str) -> PipelineTask {
+        let param = crate::v1::Param { name: "p".into(), value: value.into() };
+        PipelineTask { params: vec![param], ..PipelineTask::default() }
+    }
+
+    #[test]
+    fn values_come_from_finished_tasks() {
+        let results = [
+            result("s", "x".into()),
+            result("a", ParamValue::Array(vec!["1".into()])),
+            result("o", ParamValue::Object([("k".into(), "v".into())].into())),
+        ];
+        let producer = |name: &str| match name {
+            "t" => Some(Producer { finished: true, matrixed: false, runs: vec![("tr", &results)] }),
+            "running" => Some(Producer::default()),
+            _ => None,
+        };
+        for (value, expected) in [
+            ("$(tasks.t.results.s)-$(tasks.t.results.a[0])", Ok("x-1".into())),
+            ("$(tasks.t.results.a[*])", Ok(ParamValue::Array(vec!["1".into()]))),
+            ("$(tasks.t.results.a)", Ok(ParamValue::Array(vec!["1".into()]))),
+            ("$(tasks.t.results.o.k)", Ok("v".into())),
+            ("$(tasks.gone.results.s)", Err("could not find task \"gone\" referenced by result")),
+            (
+                "$(tasks.running.results.s)",
+                Err("task \"running\" referenced by result was not finished"),
+            ),
+            (
+                "$(tasks.t.results.none)",
+                Err(
+                    "Invalid task result reference: Could not find result with name none for pipeline task t",
+                ),
+            ),
+            (
+                "$(tasks.t.results.a[3])",
+                Err("array Result Index 3 for Task t Result a is out of bound of size 1"),
+            ),
+        ] {
+            let mut task = task(value);
+            let found = resolve(&task, producer).map(|resolved| {
+                crate::pipelinerun::apply_results(&mut task, &replacements(&resolved));
+                task.params[0].value.clone()
+            });
+            assert_eq!(found.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn a_matrix_is_gathered_by_name_as_text() {
+        let values: Vec<[TaskRunResult; 1]> =
+            (0..11).map(|i| [result("r", i.to_string().as_str().into())]).collect();
+        let names: Vec<String> = (0..11).map(|i| format!("tr-{i}")).collect();
+        let mut runs: Vec<(&str, &[TaskRunResult])> =
+            names.iter().map(String::as_str).zip(values.iter().map(|v| &v[..])).collect();
+        // One that wrote nothing is left out.
+        runs[3].1 = &[];
+        let gathered = matrix_values(&runs, "r");
+        assert_eq!(gathered, ["0", "1", "10", "2", "4", "5", "6", "7", "8", "9"]);
+    }
+}
