@@ -1,0 +1,213 @@
+//! The command from outside: exit codes, places of faults, config layers, formats. Nothing here runs
+//! a pipeline.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+struct Answer {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs `tenon` in `dir` with a clean environment.
+fn tenon(dir: &Path, args: &[&str], vars: &[(&str, &str)]) -> Answer {
+    let output = Command::new(env!("CARGO_BIN_EXE_tenon"))
+        .args(args)
+        .current_dir(dir)
+        .env_clear()
+        .env("HOME", dir)
+        .envs(vars.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    Answer {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn dir_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+const TASK: &str = "\
+apiVersion: tekton.dev/v1
+kind: Task
+metadata: {name: hello}
+spec:
+  params: [{name: who, default: world}]
+  steps: [{name: say, image: busybox, script: echo hi}]
+";
+
+const PIPELINE: &str = "\
+apiVersion: tekton.dev/v1
+kind: Pipeline
+metadata: {name: release}
+spec:
+  tasks:
+    - {name: fetch, taskRef: {name: hello}}
+    - {name: build, taskRef: {name: hello}, runAfter: [fetch]}
+";
+
+#[test]
+fn valid_and_invalid_files() {
+    let dir = dir_with(&[
+        ("good.yaml", TASK),
+        ("typo.yaml", &TASK.replace("steps:", "stepz:")),
+        ("text.yaml", "a: [1"),
+        (".tekton/pipeline.yaml", PIPELINE),
+    ]);
+    let cases = [
+        (&["validate", "-f", "good.yaml"][..], 0, ""),
+        (&["validate"], 0, ""),
+        (&["validate", "-f", "typo.yaml"], 4, "typo.yaml:6"),
+        (&["validate", "-f", "text.yaml"], 4, "text.yaml:1"),
+        (&["validate", "-f", "missing.yaml"], 2, "missing.yaml"),
+        (&["validate", "--fil", "good.yaml"], 2, "--file"),
+        (&["run", "-f", "typo.yaml"], 4, "typo.yaml:6"),
+        (&["run", "-f", "good.yaml", "--task", "helo"], 2, "did you mean \"hello\"?"),
+        (&["run", "-f", "good.yaml", "--pipeline", "x"], 2, "no Pipeline \"x\""),
+        (&["run", "-f", "good.yaml", "--timeout", "soon"], 2, "--timeout soon"),
+        (&["run", "-f", "good.yaml", "-p", "novalue"], 2, "KEY=VALUE"),
+        (&["run", "-f", "good.yaml", "-w", "src=/no/such"], 2, "/no/such"),
+    ];
+    for (args, code, says) in cases {
+        let answer = tenon(dir.path(), args, &[]);
+        assert_eq!(answer.code, code, "{args:?}: {}", answer.stderr);
+        assert!(answer.stderr.contains(says), "{args:?}: {}", answer.stderr);
+    }
+}
+
+#[test]
+fn faults_as_json() {
+    let dir = dir_with(&[("typo.yaml", &TASK.replace("steps:", "stepz:"))]);
+    let answer = tenon(dir.path(), &["validate", "-f", "typo.yaml", "-o", "json"], &[]);
+    let value: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!((answer.code, &value["valid"]), (4, &serde_json::json!(false)));
+    assert_eq!(value["errors"][0]["file"], "typo.yaml");
+    assert_eq!(value["errors"][0]["line"], 6);
+    assert!(value["errors"][0]["message"].as_str().unwrap().contains("stepz"));
+}
+
+#[test]
+fn flag_over_variable_over_file() {
+    let config = "[list]\noutput = \"json\"\n";
+    let dir = dir_with(&[("a.yaml", TASK), ("tenon.toml", config)]);
+    let list = ["list", "-f", "a.yaml"];
+    let is = |answer: &Answer, begins: &str| {
+        assert_eq!(answer.code, 0, "{}", answer.stderr);
+        assert!(answer.stdout.starts_with(begins), "{}", answer.stdout);
+    };
+    is(&tenon(dir.path(), &list, &[]), "[");
+    let yaml = [("TENON_LIST_OUTPUT", "yaml")];
+    is(&tenon(dir.path(), &list, &yaml), "- ");
+    is(&tenon(dir.path(), &["list", "-f", "a.yaml", "-o", "pretty"], &yaml), "KIND");
+}
+
+#[test]
+fn files_can_be_named_by_variable_and_by_config() {
+    let dir = dir_with(&[
+        ("a.yaml", TASK),
+        ("b.yaml", PIPELINE),
+        ("tenon.toml", "[list]\nfile = [\"b.yaml\"]\n"),
+    ]);
+    let by_file = tenon(dir.path(), &["list"], &[]);
+    assert!(by_file.stdout.contains("release") && !by_file.stdout.contains("hello"), "{}", by_file.stdout);
+    let both = tenon(dir.path(), &["list"], &[("TENON_LIST_FILE", "a.yaml\nb.yaml")]);
+    assert!(both.stdout.contains("release") && both.stdout.contains("hello"), "{}", both.stdout);
+}
+
+#[test]
+fn faults_of_the_config_file_have_a_place() {
+    for (config, says) in [
+        ("[run]\nparalel = 4\n", &["tenon.toml:2:1", "unknown key", "did you mean \"parallel\"?"][..]),
+        ("[rum]\n", &["tenon.toml:1:2", "did you mean \"run\"?"]),
+        ("[run]\nbackend = \"podman\"\n", &["tenon.toml:2:11", "podman", "auto, docker, host"]),
+        ("[run]\nkeep = \"yes\"\n", &["tenon.toml:2:8", "true or false"]),
+        ("[run]\nparallel = 0\n", &["tenon.toml:2:12", "parallel"]),
+        ("run = [\n", &["tenon.toml:"]),
+    ] {
+        let dir = dir_with(&[("tenon.toml", config)]);
+        let answer = tenon(dir.path(), &["version"], &[]);
+        assert_eq!(answer.code, 2, "{config}: {}", answer.stderr);
+        for says in says {
+            assert!(answer.stderr.contains(says), "{config}: {says} not in {}", answer.stderr);
+        }
+    }
+}
+
+#[test]
+fn graphs_of_every_kind() {
+    let dir = dir_with(&[("p.yaml", PIPELINE)]);
+    for (format, says) in [
+        ("ascii", "build  ← fetch"),
+        ("dot", "\"fetch\" -> \"build\""),
+        ("mermaid", "t0 --> t1"),
+        ("json", "\"after\""),
+    ] {
+        let answer = tenon(dir.path(), &["graph", "-f", "p.yaml", "-o", format], &[]);
+        assert!(answer.stdout.contains(says), "{format}: {}{}", answer.stdout, answer.stderr);
+    }
+}
+
+#[test]
+fn runs_that_are_not_there() {
+    let dir = dir_with(&[]);
+    for (args, code) in [
+        (&["runs", "list"][..], 0),
+        (&["runs", "show"], 2),
+        (&["logs", "nothing"], 2),
+        (&["runs", "prune"], 2),
+        (&["runs", "prune", "--keep", "1"], 0),
+        (&["runs", "prune", "--older-than", "old"], 2),
+    ] {
+        let answer = tenon(dir.path(), args, &[]);
+        assert_eq!(answer.code, code, "{args:?}: {}{}", answer.stdout, answer.stderr);
+    }
+}
+
+#[test]
+fn an_unwritable_state_directory_is_an_environment_fault() {
+    let dir = dir_with(&[("file", "")]);
+    let answer = tenon(dir.path(), &["doctor", "--state-dir", "file/below"], &[]);
+    assert_eq!(answer.code, 3, "{}", answer.stdout);
+    assert!(answer.stdout.contains("file/below"), "{}", answer.stdout);
+}
+
+#[test]
+fn pages_and_scripts() {
+    let dir = dir_with(&[]);
+    for shell in ["bash", "zsh", "fish"] {
+        let answer = tenon(dir.path(), &["completions", shell], &[]);
+        assert!(answer.code == 0 && answer.stdout.contains("tenon"), "{shell}");
+    }
+    let page = tenon(dir.path(), &["man"], &[]);
+    assert!(page.stdout.contains(".TH"), "{}", page.stdout);
+    assert_eq!(tenon(dir.path(), &["man", "--dir", "pages"], &[]).code, 0);
+    let run = fs::read_to_string(dir.path().join("pages/tenon-run.1")).unwrap();
+    assert!(run.contains("TENON_BACKEND") && run.contains("Examples"), "{run}");
+    assert!(dir.path().join("pages/tenon-runs-prune.1").exists());
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let dir = dir_with(&[]);
+    for command in [
+        "run", "validate", "list", "graph", "runs list", "runs show", "runs prune", "logs", "doctor",
+        "version", "completions", "man",
+    ] {
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.push("--help");
+        let answer = tenon(dir.path(), &args, &[]);
+        assert!(answer.stdout.contains("Example"), "{command}: {}", answer.stdout);
+    }
+}
