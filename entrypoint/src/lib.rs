@@ -6,8 +6,10 @@
 //! binary of this crate.
 
 pub mod frame;
+mod launch;
 mod spec;
 mod wire;
 
+pub use launch::{Launch, Mount, Source};
 pub use spec::{CredentialFile, Mode, OnError, Spec, WaitFile, When, WhenOperator};
 pub use wire::Malformed;

@@ -1,11 +1,15 @@
 //! The program that Tenon puts into every container: `tenon-entrypoint run SPEC` runs one step or
-//! sidecar as its spec file says and records what happens; `pause` only holds a container open.
+//! sidecar as its spec file says and records what happens; `pause` only holds a container open;
+//! `launch` makes the namespaces of a container where there is no container engine; `purge` empties
+//! directories in which steps of another user wrote.
 //!
 //! It is meant to be process 1 of its container, but does not depend on it. It uses nothing of the
 //! image: built static, it runs where there is no file but itself. It never waits by polling, and
 //! never drops output.
 
+mod launcher;
 mod pause;
+mod purge;
 mod run;
 mod sys;
 
@@ -17,8 +21,12 @@ fn main() -> ExitCode {
     match (subcommand.to_str(), arguments.next(), arguments.next()) {
         (Some("run"), Some(spec), None) => run::run(spec.as_ref()),
         (Some("pause"), None, None) => pause::pause(),
+        (Some("launch"), None, None) => launcher::launch(),
+        (Some("purge"), Some(first), second) => {
+            purge::purge([first].into_iter().chain(second).chain(arguments))
+        }
         _ => {
-            eprintln!("usage: tenon-entrypoint run SPEC | pause");
+            eprintln!("usage: tenon-entrypoint run SPEC | pause | launch | purge DIR...");
             ExitCode::from(2)
         }
     }

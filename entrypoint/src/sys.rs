@@ -58,6 +58,34 @@ impl Signals {
     }
 }
 
+/// Makes a command execute exactly this file, with no signal blocked, as programs expect it. The
+/// standard library would let a shell interpret a file that the kernel does not understand, and
+/// what Tekton calls an error would run.
+pub fn execute_in(
+    command: &mut std::process::Command,
+    file: CString,
+    argv: Vec<CString>,
+    env: Vec<CString>,
+) {
+    use std::os::unix::process::CommandExt;
+    let run = move || {
+        let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
+            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        let (argv, env) = (pointers(&argv), pointers(&env));
+        // SAFETY: lists end with null, texts with a zero byte, and all outlive the call.
+        unsafe {
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))?;
+            check(libc::execve(file.as_ptr(), argv.as_ptr(), env.as_ptr()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: this program has a single thread, so the child may allocate.
+    unsafe { command.pre_exec(run) };
+}
+
 /// Something to wait for, and whether it came.
 pub struct Waited {
     poll: libc::pollfd,
@@ -127,6 +155,14 @@ pub fn signal_group(group: i32, signal: i32) {
     // SAFETY: no memory is involved; a group is never 0 or 1 here, which would mean others.
     if group > 1 {
         unsafe { libc::kill(-group, signal) };
+    }
+}
+
+/// Sends a signal to one process. That it is gone is not an error.
+pub fn signal_process(process: i32, signal: i32) {
+    // SAFETY: no memory is involved; a child's id is never 0 or -1, which would mean others.
+    if process > 1 {
+        unsafe { libc::kill(process, signal) };
     }
 }
 

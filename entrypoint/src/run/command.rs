@@ -3,9 +3,10 @@
 //! the error alone would mislead.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -32,20 +33,23 @@ impl Command {
     pub fn start(&self, stdout: OwnedFd, stderr: OwnedFd) -> Result<i32, String> {
         let program = self.find()?;
         let mut command = std::process::Command::new(&program);
-        command
-            .arg0(&self.argv[0])
-            .args(&self.argv[1..])
-            .env_clear()
-            .envs(&self.env)
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0);
+        command.stdout(stdout).stderr(stderr).process_group(0);
         // An image without /dev/null is no reason to fail: nothing can be read from the empty pipe either.
         let stdin = match std::fs::File::open("/dev/null") {
             Ok(null) => Stdio::from(null),
             Err(_) => sys::pipe().map_or_else(|_| Stdio::null(), |(end, _)| Stdio::from(end)),
         };
         command.stdin(stdin);
+        let argv = self.argv.iter().map(|argument| CString::new(argument.as_str()));
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()));
+        let zero = |_| "an argument or variable holds a zero byte".to_owned();
+        let argv = argv.collect::<Result<_, _>>().map_err(zero)?;
+        let env = env.collect::<Result<_, _>>().map_err(zero)?;
+        let file = CString::new(program.as_os_str().as_bytes()).map_err(zero)?;
+        sys::execute_in(&mut command, file, argv, env);
         let child = command.spawn().map_err(|error| explain(&program, &error))?;
         i32::try_from(child.id()).map_err(|_| "the process id is out of range".to_owned())
     }
