@@ -6,9 +6,13 @@
 mod agent;
 pub mod backend;
 pub mod clock;
+pub mod docker;
 pub mod entrypoint_binary;
 mod image_map;
+pub mod mask;
+pub mod owner;
 pub mod pod;
+pub mod record;
 
 pub use agent::{Agent, AgentOptions};
 pub use image_map::{ImageMap, ImageMapError};

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use tenon_proto::agent::v1::AttemptId;
 
+use crate::owner::{OWNER_FILE, owner, reap_directories};
+
 /// A name for an attempt that is safe in file and container names, and unique on the machine.
 pub fn attempt_key(attempt: &AttemptId) -> String {
     format!(
@@ -40,7 +42,15 @@ impl PodDir {
         dir.remove()?;
         make_dir(&dir.root, 0o700)?;
         make_dir(&dir.private, 0o700)?;
+        for tree in [&dir.root, &dir.private] {
+            fs::write(tree.join(OWNER_FILE), owner())?;
+        }
         Ok(dir)
+    }
+
+    /// Removes the trees that dead agents left, and says how many.
+    pub fn reap(data_dir: &Path) -> usize {
+        reap_directories(&data_dir.join("pods")) + reap_directories(&private_base(data_dir).0)
     }
 
     /// Makes Tekton's own directories for this many steps.

@@ -119,7 +119,7 @@ pub enum ContainerKind {
 }
 
 /// When to pull an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PullPolicy {
     /// Always ask the registry.
     Always,

@@ -1,0 +1,337 @@
+//! One attempt from its invocation to the removal of everything it made.
+
+use std::collections::HashMap;
+
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, KillContainerOptionsBuilder};
+use futures_util::future::join_all;
+use tenon_proto::agent::v1::{AttemptId, TaskInvocation, ended::Outcome};
+use tenon_tekton::pod::Pod;
+
+use super::DockerBackend;
+use super::create::{self, Network};
+use super::error::Failure;
+use super::images::{Image, PullError};
+use super::labels;
+use crate::backend::{Cancel, Sink};
+use crate::mask::Masker;
+use crate::pod::{self, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
+
+mod drive;
+mod end;
+
+/// The name of the container that only holds the network.
+const PAUSE: &str = "pause";
+
+/// Runs one attempt.
+pub async fn run(
+    backend: &DockerBackend,
+    task: &TaskInvocation,
+    sink: &dyn Sink,
+    cancel: &Cancel,
+) -> Outcome {
+    let attempt = task.attempt.clone().unwrap_or_default();
+    let key = attempt_key(&attempt);
+    let dir = match PodDir::create(&backend.options.data_dir, &key) {
+        Ok(dir) => dir,
+        Err(error) => return Failure::from(error).into_outcome(),
+    };
+    let mut running = Attempt {
+        backend,
+        sink,
+        cancel,
+        attempt,
+        key,
+        dir,
+        plan: PodPlan::default(),
+        containers: Vec::new(),
+        created: false,
+        pause: None,
+    };
+    let outcome = running.run(task).await;
+    running.remove().await;
+    match outcome {
+        Ok(()) => Outcome::Ran(tenon_proto::agent::v1::Ran {}),
+        Err(failure) => failure.into_outcome(),
+    }
+}
+
+/// One attempt under way.
+struct Attempt<'a> {
+    backend: &'a DockerBackend,
+    sink: &'a dyn Sink,
+    cancel: &'a Cancel,
+    attempt: AttemptId,
+    key: String,
+    dir: PodDir,
+    plan: PodPlan,
+    /// The steps, then the sidecars.
+    containers: Vec<Container>,
+    /// The daemon was asked to create containers.
+    created: bool,
+    /// The container that holds the network, when it is none of those.
+    pause: Option<String>,
+}
+
+/// A container of the attempt.
+struct Container {
+    id: String,
+    image: Image,
+    started: bool,
+    /// Its record has ended: it is, or is about to be, dead.
+    over: bool,
+    exit_code: Option<i32>,
+    oom_killed: bool,
+}
+
+impl<'a> Attempt<'a> {
+    async fn run(&mut self, task: &TaskInvocation) -> Result<(), Failure> {
+        let pod: Pod = serde_json::from_str(&task.pod_json).map_err(|error| Failure::Refused {
+            reason: "PodCreationFailed".to_owned(),
+            message: format!("the pod of the TaskRun cannot be read: {error}"),
+        })?;
+        let place = Place {
+            entrypoint_dir: self.backend.entrypoint_dir.clone(),
+            claims_dir: self.backend.run_dir(&self.attempt.run_id).join("claims"),
+            claims: task.claims.clone(),
+        };
+        self.plan = pod::build(&self.dir, &place, task, &pod)?;
+        let masker = Masker::new(self.plan.secrets.iter().map(Vec::as_slice));
+        if masker.too_short() > 0 {
+            self.plan.warnings.push(format!(
+                "{} secret values are shorter than 4 characters: they are not masked in output",
+                masker.too_short()
+            ));
+        }
+        for warning in &self.plan.warnings {
+            tracing::warn!(task_run = %self.attempt.task_run, "{warning}");
+            self.sink.progress(&format!("warning: {warning}"), 0, 0);
+        }
+        let images = tokio::select! {
+            images = self.images() => images?,
+            () = self.cancel.stop.cancelled() => return Err(Failure::Stopped),
+        };
+        self.write_specs(&images)?;
+        self.create(images).await?;
+        self.drive(masker).await
+    }
+
+    fn plans(&self) -> impl Iterator<Item = &ContainerPlan> {
+        self.plan.steps.iter().chain(&self.plan.sidecars)
+    }
+
+    fn plan_of(&self, index: usize) -> &ContainerPlan {
+        match self.plan.steps.get(index) {
+            Some(step) => step,
+            None => &self.plan.sidecars[index - self.plan.steps.len()],
+        }
+    }
+
+    /// The image of every container, pulled where needed; each name is looked for once.
+    async fn images(&self) -> Result<Vec<Image>, Failure> {
+        let mut names: Vec<(&str, pod::PullPolicy)> =
+            self.plans().map(|plan| (plan.image.as_str(), plan.pull_policy)).collect();
+        names.sort_unstable();
+        names.dedup();
+        let found = join_all(names.iter().map(|(name, policy)| {
+            let images = &self.backend.images;
+            images.ensure(name, *policy, &self.plan.pull_configs, self.sink)
+        }))
+        .await;
+        let mut by_name: HashMap<_, _> = names.into_iter().zip(found).collect();
+        let mut images = Vec::new();
+        for plan in self.plans() {
+            let key = (plan.image.as_str(), plan.pull_policy);
+            match by_name.get(&key) {
+                Some(Ok(image)) => images.push(image.clone()),
+                _ => {
+                    let error = by_name.remove(&key).and_then(Result::err);
+                    return Err(self.pull_failure(plan, error));
+                }
+            }
+        }
+        for (plan, image) in self.plans().zip(&images) {
+            self.check_user(plan, image)?;
+        }
+        Ok(images)
+    }
+
+    fn pull_failure(&self, plan: &ContainerPlan, error: Option<PullError>) -> Failure {
+        let kind = if plan.is_sidecar() { "sidecar" } else { "step" };
+        match error {
+            Some(PullError::Failed(failure)) => failure,
+            Some(PullError::Refused(message)) => Failure::Refused {
+                reason: "TaskRunImagePullFailed".to_owned(),
+                message: format!(
+                    "the {kind} {:?} in TaskRun {:?} failed to pull the image {:?}. \
+                     The pod errored with the message: \"{message}.\"",
+                    plan.name, self.attempt.task_run, plan.image
+                ),
+            },
+            None => Failure::Infra {
+                reason: "infra/docker-error",
+                message: format!("the image {:?} was not looked for", plan.image),
+            },
+        }
+    }
+
+    fn check_user(&self, plan: &ContainerPlan, image: &Image) -> Result<(), Failure> {
+        if !plan.identity.non_root {
+            return Ok(());
+        }
+        let image_user = image.user.split(':').next().unwrap_or_default();
+        let root = match plan.identity.user {
+            Some(user) => user == 0,
+            None => matches!(image_user, "" | "0" | "root"),
+        };
+        if !root {
+            return Ok(());
+        }
+        Err(Failure::Refused {
+            reason: "CreateContainerConfigError".to_owned(),
+            message: format!(
+                "the {} {:?} in TaskRun {:?} failed to start. The pod errored with the message: \
+                 \"container has runAsNonRoot and image will run as root.\"",
+                if plan.is_sidecar() { "sidecar" } else { "step" },
+                plan.name,
+                self.attempt.task_run
+            ),
+        })
+    }
+
+    fn write_specs(&self, images: &[Image]) -> Result<(), Failure> {
+        for (plan, image) in self.plans().zip(images) {
+            let argv = plan.entry.resolve(&image.entrypoint, &image.cmd);
+            if argv.is_empty() {
+                return Err(Failure::Refused {
+                    reason: "CreateContainerError".to_owned(),
+                    message: format!(
+                        "{}: no command specified: neither the step nor the image {:?} has one",
+                        plan.container, plan.image
+                    ),
+                });
+            }
+            plan.write_spec(argv)?;
+        }
+        Ok(())
+    }
+
+    /// Creates all containers at once; none runs yet.
+    async fn create(&mut self, images: Vec<Image>) -> Result<(), Failure> {
+        self.sink.progress("creating containers", 0, 0);
+        self.created = true;
+        if let Some(image) = images.first() {
+            self.backend.trees.use_image(&image.reference);
+        }
+        let owner = self.network_owner();
+        let mut bodies = Vec::new();
+        for (index, (plan, image)) in self.plans().zip(&images).enumerate() {
+            let network = match &owner {
+                _ if self.plan.host_network => Network::Host,
+                Owner::Container(owner) if *owner == index => Network::Owner,
+                Owner::Container(owner) => {
+                    Network::Join(self.name(&self.plan_of(*owner).container))
+                }
+                Owner::Pause => Network::Join(self.name(PAUSE)),
+            };
+            let labels = self.labels(&plan.container);
+            let body = create::container(&self.plan, plan, &image.reference, &network, labels);
+            bodies.push((self.name(&plan.container), body));
+        }
+        if matches!(owner, Owner::Pause)
+            && !self.plan.host_network
+            && let Some(image) = images.first()
+        {
+            let body = create::pause(
+                &self.plan,
+                &image.reference,
+                &self.backend.entrypoint_dir.to_string_lossy(),
+                &Network::Owner,
+                self.labels(PAUSE),
+            );
+            // Named before it is there, so that removal knows of it whatever happens.
+            self.pause = Some(self.name(PAUSE));
+            self.create_one(self.name(PAUSE), body).await?;
+        }
+        let created =
+            join_all(bodies.into_iter().map(|(name, body)| self.create_one(name, body))).await;
+        let mut failure = None;
+        for (created, image) in created.into_iter().zip(images) {
+            match created {
+                Ok(id) => self.containers.push(Container {
+                    id,
+                    image,
+                    started: false,
+                    over: false,
+                    exit_code: None,
+                    oom_killed: false,
+                }),
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn create_one(&self, name: String, body: ContainerCreateBody) -> Result<String, Failure> {
+        let image = body.image.clone().unwrap_or_default();
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let docker = &self.backend.docker;
+        match docker.create_container(Some(options), body).await {
+            Ok(created) => Ok(created.id),
+            Err(error) => {
+                // What was known of the image may be out of date: look again next time.
+                self.backend.images.forget(&image);
+                Err(Failure::daemon(&format!("creating {name}"), &error))
+            }
+        }
+    }
+
+    /// Who holds the network. The last step is the last to end, so it can; sidecars live longer.
+    fn network_owner(&self) -> Owner {
+        if self.plan.sidecars.is_empty() {
+            Owner::Container(self.plan.steps.len().saturating_sub(1))
+        } else {
+            Owner::Pause
+        }
+    }
+
+    fn name(&self, container: &str) -> String {
+        labels::container_name(&self.key, container)
+    }
+
+    fn labels(&self, container: &str) -> HashMap<String, String> {
+        let mut labels = labels::labels(&self.attempt, &self.key, container);
+        if self.backend.options.keep {
+            // Nobody's: no later start reaps what is kept for inspection.
+            labels.remove(labels::OWNER);
+        }
+        labels
+    }
+
+    /// Sends a signal to containers that run; one that has just died is no error.
+    async fn signal(&self, indexes: &[usize], signal: &str) {
+        let kills = indexes.iter().map(|&index| {
+            let options = KillContainerOptionsBuilder::default().signal(signal).build();
+            let docker = &self.backend.docker;
+            docker.kill_container(&self.containers[index].id, Some(options))
+        });
+        join_all(kills).await;
+    }
+
+    /// Indexes of containers that run, as far as is known: steps or sidecars.
+    fn running(&self, sidecars: bool) -> Vec<usize> {
+        let steps = self.plan.steps.len();
+        let live = self.containers.iter().enumerate();
+        live.filter(|(index, container)| {
+            (*index >= steps) == sidecars && container.started && !container.over
+        })
+        .map(|(index, _)| index)
+        .collect()
+    }
+}
+
+/// Who holds an attempt's network.
+enum Owner {
+    Container(usize),
+    Pause,
+}

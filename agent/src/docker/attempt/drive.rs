@@ -1,0 +1,428 @@
+//! From the first start to the end of the last step: everything that can happen, in one loop.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::models::EventMessage;
+use bollard::query_parameters::{
+    EventsOptionsBuilder, InspectContainerOptions, StartContainerOptions,
+};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
+use tenon_entrypoint::frame::{self, Ended};
+use tenon_proto::agent::v1::{SidecarStarted, StepStarted, report};
+use tokio::sync::mpsc;
+
+use super::{Attempt, Owner, labels};
+use crate::clock::now_ms;
+use crate::docker::error::{self, Failure};
+use crate::docker::probe::{self, Target};
+use crate::mask::Masker;
+use crate::record::{self, Fate, Followed, Follower, Record};
+
+/// Containers that the daemon is asked to start at a time.
+const STARTS_AT_ONCE: usize = 4;
+/// Reports that the records may be ahead.
+const AHEAD: usize = 64;
+/// A signal that came before the entrypoint could take it is sent again after this.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What is being watched while an attempt runs.
+pub(super) struct Watch<'a> {
+    pub follower: Follower,
+    pub followed: mpsc::Receiver<Followed>,
+    events: BoxStream<'a, Result<EventMessage, Error>>,
+    work: FuturesUnordered<BoxFuture<'a, Done>>,
+    to_start: VecDeque<usize>,
+    starting: Vec<usize>,
+    /// Containers whose command has begun.
+    begun: Vec<bool>,
+    /// Sidecars that are ready or over, by container index.
+    ready: Vec<bool>,
+    gate_open: bool,
+    pub stopping: bool,
+    pub killing: bool,
+    /// The steps are over: sidecars end because they are told to.
+    pub stopping_sidecars: bool,
+}
+
+/// Something that was begun has come to an end.
+enum Done {
+    Started(usize, Result<(), Error>),
+    Ready(usize, bool),
+}
+
+impl<'a> Attempt<'a> {
+    /// Starts the containers and reports until the last is over.
+    pub(super) async fn drive(&mut self, masker: Masker) -> Result<(), Failure> {
+        let records: Vec<Record> = self
+            .plans()
+            .map(|plan| Record { path: plan.record.clone(), sidecar: plan.is_sidecar() })
+            .collect();
+        let (out, followed) = mpsc::channel(AHEAD);
+        let follower = record::follow(&records, masker, out)?;
+        let mut watch = Watch {
+            follower,
+            followed,
+            events: self.events(now_ms() / 1000 - 1),
+            work: FuturesUnordered::new(),
+            to_start: VecDeque::new(),
+            starting: Vec::new(),
+            begun: vec![false; records.len()],
+            ready: vec![false; records.len()],
+            gate_open: self.plan.sidecars.is_empty(),
+            stopping: false,
+            killing: false,
+            stopping_sidecars: false,
+        };
+        let steps = self.steps(&mut watch).await;
+        let ended = match steps {
+            Ok(()) => self.stop_sidecars(&mut watch).await,
+            Err(failure) => Err(failure),
+        };
+        match ended {
+            Ok(()) if watch.stopping => Err(Failure::Stopped),
+            Ok(()) => Ok(()),
+            Err(failure) => {
+                self.abandon(&mut watch).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// The daemon's word on this attempt's containers since then.
+    fn events(&self, since_seconds: i64) -> BoxStream<'a, Result<EventMessage, Error>> {
+        let filters = std::collections::HashMap::from([
+            ("type", vec!["container".to_owned()]),
+            ("event", vec!["die".to_owned(), "oom".to_owned()]),
+            ("label", vec![format!("{}={}", labels::KEY, self.key)]),
+        ]);
+        let options = EventsOptionsBuilder::default()
+            .since(&since_seconds.to_string())
+            .filters(&filters)
+            .build();
+        self.backend.docker.events(Some(options)).boxed()
+    }
+
+    async fn steps(&mut self, watch: &mut Watch<'a>) -> Result<(), Failure> {
+        let all: Vec<usize> = (0..self.containers.len()).collect();
+        let steps = self.plan.steps.len();
+        // Sidecars first: the first step waits for them.
+        let mut order: VecDeque<usize> =
+            all[steps..].iter().chain(&all[..steps]).copied().collect();
+        let mut rest = VecDeque::new();
+        if let Some(pause) = self.pause.clone() {
+            let none = None::<StartContainerOptions>;
+            let started = self.backend.docker.start_container(&pause, none).await;
+            started.map_err(|error| Failure::daemon(&format!("starting {pause}"), &error))?;
+        } else if let Owner::Container(owner) = self.network_owner()
+            && !self.plan.host_network
+            && order.len() > 1
+        {
+            // The others join its network, so it must be there first.
+            order.retain(|&index| index != owner);
+            rest = std::mem::replace(&mut order, VecDeque::from([owner]));
+        }
+        watch.to_start = order;
+        while self.containers[..steps].iter().any(|step| !step.over) {
+            if watch.to_start.is_empty() && watch.starting.is_empty() && !watch.stopping {
+                watch.to_start = std::mem::take(&mut rest);
+            }
+            self.start_some(watch);
+            self.next(watch).await?;
+            if watch.stopping {
+                for index in rest.drain(..) {
+                    watch.follower.dead(index);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_some(&self, watch: &mut Watch<'a>) {
+        while watch.starting.len() < STARTS_AT_ONCE
+            && let Some(index) = watch.to_start.pop_front()
+        {
+            let docker: &'a Docker = &self.backend.docker;
+            let id = self.containers[index].id.clone();
+            watch.starting.push(index);
+            let start = async move {
+                let none = None::<StartContainerOptions>;
+                Done::Started(index, docker.start_container(&id, none).await)
+            };
+            watch.work.push(start.boxed());
+        }
+    }
+
+    /// Takes the next thing that happens.
+    pub(super) async fn next(&mut self, watch: &mut Watch<'a>) -> Result<(), Failure> {
+        let waits_for_begin = watch.stopping && !self.unbegun(watch).is_empty();
+        tokio::select! {
+            biased;
+            () = self.cancel.kill.cancelled(), if !watch.killing => {
+                watch.killing = true;
+                self.stop(watch).await;
+                self.signal(&self.running(false), "SIGKILL").await;
+                self.signal(&self.running(true), "SIGKILL").await;
+            }
+            () = self.cancel.stop.cancelled(), if !watch.stopping => self.stop(watch).await,
+            followed = watch.followed.recv() => match followed {
+                Some(followed) => self.take(watch, followed).await?,
+                None => return Err(Failure::Infra {
+                    reason: "infra/agent-files",
+                    message: "the records of the containers could not be read any more".to_owned(),
+                }),
+            },
+            Some(done) = watch.work.next(), if !watch.work.is_empty() => {
+                self.done(watch, done).await?;
+            }
+            event = watch.events.next() => match event {
+                Some(Ok(event)) => self.take_event(watch, &event),
+                Some(Err(error)) => self.look_again(watch, error.to_string()).await?,
+                None => self.look_again(watch, "its event stream ended".to_owned()).await?,
+            },
+            () = tokio::time::sleep(AGAIN), if waits_for_begin => {
+                let unbegun = self.unbegun(watch);
+                self.signal(&unbegun, if watch.killing { "SIGKILL" } else { "SIGTERM" }).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps that run and have not begun their command.
+    fn unbegun(&self, watch: &Watch<'a>) -> Vec<usize> {
+        let mut running = self.running(false);
+        running.retain(|&index| !watch.begun[index]);
+        running
+    }
+
+    /// Asks all steps to end, and starts no more.
+    async fn stop(&mut self, watch: &mut Watch<'a>) {
+        if watch.stopping {
+            return;
+        }
+        watch.stopping = true;
+        for index in watch.to_start.drain(..) {
+            watch.follower.dead(index);
+        }
+        self.signal(&self.running(false), "SIGTERM").await;
+    }
+
+    async fn done(&mut self, watch: &mut Watch<'a>, done: Done) -> Result<(), Failure> {
+        match done {
+            Done::Started(index, result) => {
+                watch.starting.retain(|&starting| starting != index);
+                let name = self.plan_of(index).container.clone();
+                result.map_err(|error| Failure::daemon(&format!("starting {name}"), &error))?;
+                self.containers[index].started = true;
+                if watch.stopping && !self.plan_of(index).is_sidecar() {
+                    let signal = if watch.killing { "SIGKILL" } else { "SIGTERM" };
+                    self.signal(&[index], signal).await;
+                }
+            }
+            Done::Ready(index, true) => self.ready(watch, index)?,
+            Done::Ready(index, false) => self.signal(&[index], "SIGKILL").await,
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, watch: &mut Watch<'a>, followed: Followed) -> Result<(), Failure> {
+        match followed {
+            Followed::Started { index, time_ms } => self.begun(watch, index, time_ms).await?,
+            Followed::Output { index, time_ms, lines, chunk } => {
+                let what = record::output(self.plan_of(index), lines, chunk);
+                self.sink.report(time_ms, what).await;
+            }
+            Followed::Ended { index, time_ms, ended } => {
+                self.ended(watch, index, time_ms, ended).await?
+            }
+            Followed::Died { index, damage } => {
+                let ended = self.death(watch, index, damage);
+                self.ended(watch, index, now_ms(), ended).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn begun(
+        &mut self,
+        watch: &mut Watch<'a>,
+        index: usize,
+        time_ms: i64,
+    ) -> Result<(), Failure> {
+        watch.begun[index] = true;
+        let plan = self.plan_of(index).clone();
+        if !plan.is_sidecar() {
+            let what = report::What::StepStarted(StepStarted { step: plan.name });
+            self.sink.report(time_ms, what).await;
+            if watch.stopping {
+                self.signal(&[index], "SIGTERM").await;
+            }
+            return Ok(());
+        }
+        let what = report::What::SidecarStarted(SidecarStarted { sidecar: plan.name.clone() });
+        self.sink.report(time_ms, what).await;
+        if plan.probes.readiness.is_none() && plan.probes.startup.is_none() {
+            return self.ready(watch, index);
+        }
+        let docker: &'a Docker = &self.backend.docker;
+        let container = self.containers[index].id.clone();
+        let pause = self.pause.clone();
+        let wait = async move {
+            let address = address(docker, pause.as_deref()).await;
+            let target = Target { container, address };
+            Done::Ready(index, probe::until_ready(docker, &plan, &target).await)
+        };
+        watch.work.push(wait.boxed());
+        Ok(())
+    }
+
+    /// A sidecar is ready, or over: when all are, the first step may go.
+    fn ready(&mut self, watch: &mut Watch<'a>, index: usize) -> Result<(), Failure> {
+        watch.ready[index] = true;
+        let steps = self.plan.steps.len();
+        if !watch.gate_open && watch.ready[steps..].iter().all(|&ready| ready) {
+            watch.gate_open = true;
+            std::fs::write(self.dir.ready_file(), b"READY")?;
+        }
+        Ok(())
+    }
+
+    /// What to say of a container that died without a word.
+    fn death(&self, watch: &Watch<'a>, index: usize, damage: Option<String>) -> Ended {
+        let container = &self.containers[index];
+        if !container.started {
+            return Ended { exit_code: 1, ending: frame::Ending::Cancelled, ..Ended::default() };
+        }
+        let exit_code = container.exit_code.unwrap_or(137);
+        let message = match damage {
+            Some(damage) => format!("the record of the container is damaged: {damage}"),
+            None if watch.killing || watch.stopping_sidecars => String::new(),
+            None => format!("the container died (exit code {exit_code}) before it could say how"),
+        };
+        Ended {
+            exit_code: if exit_code == 0 { 1 } else { exit_code },
+            ending: frame::Ending::Error,
+            message,
+            ..Ended::default()
+        }
+    }
+
+    async fn ended(
+        &mut self,
+        watch: &mut Watch<'a>,
+        index: usize,
+        time_ms: i64,
+        ended: Ended,
+    ) -> Result<(), Failure> {
+        let fate = self.fate(watch, index, &ended).await;
+        self.containers[index].over = true;
+        let plan = self.plan_of(index);
+        let what = if plan.is_sidecar() {
+            record::sidecar_ended(plan, ended.exit_code, watch.stopping_sidecars, fate)
+        } else {
+            record::step_ended(plan, ended, fate)
+        };
+        self.sink.report(time_ms, what).await;
+        if self.plan_of(index).is_sidecar() {
+            return self.ready(watch, index);
+        }
+        // One that died could not tell the next step, which would wait for ever.
+        let out = self.dir.run(index).join("out");
+        let out_err = self.dir.run(index).join("out.err");
+        if !out.exists() && !out_err.exists() {
+            std::fs::write(out_err, b"")?;
+        }
+        Ok(())
+    }
+
+    async fn fate(&self, watch: &mut Watch<'a>, index: usize, ended: &Ended) -> Fate {
+        let container = &self.containers[index];
+        let mut oom_killed = container.oom_killed;
+        let by_signal = ended.exit_code < 0 || ended.exit_code >= 128;
+        if !oom_killed && by_signal && ended.ending == frame::Ending::Error && !watch.killing {
+            oom_killed = self.was_out_of_memory(&container.id).await;
+        }
+        Fate {
+            image_id: container.image.image_id.clone(),
+            container_id: format!("docker://{}", container.id),
+            oom_killed,
+            stopping: watch.stopping,
+        }
+    }
+
+    async fn was_out_of_memory(&self, id: &str) -> bool {
+        let none = None::<InspectContainerOptions>;
+        let inspected = self.backend.docker.inspect_container(id, none).await;
+        inspected.ok().and_then(|container| container.state?.oom_killed).unwrap_or(false)
+    }
+
+    fn take_event(&mut self, watch: &Watch<'a>, event: &EventMessage) {
+        let Some(actor) = &event.actor else { return };
+        let id = actor.id.as_deref().unwrap_or_default();
+        let Some(index) = self.containers.iter().position(|container| container.id == id) else {
+            return;
+        };
+        match event.action.as_deref() {
+            Some("oom") => self.containers[index].oom_killed = true,
+            Some("die") => {
+                let attributes = actor.attributes.as_ref();
+                let code = attributes.and_then(|a| a.get("exitCode")?.parse().ok());
+                self.containers[index].exit_code = code;
+                watch.follower.dead(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// The event stream broke: either the daemon is gone, or it has to be asked again.
+    async fn look_again(&mut self, watch: &mut Watch<'a>, detail: String) -> Result<(), Failure> {
+        let ping = tokio::time::timeout(Duration::from_secs(5), self.backend.docker.ping()).await;
+        match ping {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Failure::gone(&error)),
+            Err(_) => return Err(Failure::gone(&detail)),
+        }
+        watch.events = self.events(now_ms() / 1000 - 1);
+        // What died meanwhile is not told again.
+        for index in 0..self.containers.len() {
+            let container = &self.containers[index];
+            if !container.started || container.over {
+                continue;
+            }
+            let none = None::<InspectContainerOptions>;
+            match self.backend.docker.inspect_container(&container.id, none).await {
+                Ok(inspected) => {
+                    let state = inspected.state.unwrap_or_default();
+                    if state.running == Some(false) {
+                        let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
+                        self.containers[index].exit_code = code;
+                        watch.follower.dead(index);
+                    }
+                }
+                Err(error) if error::status(&error) == Some(404) => watch.follower.dead(index),
+                Err(error) => return Err(Failure::gone(&error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address of an attempt's network as seen from the machine.
+async fn address(docker: &Docker, pause: Option<&str>) -> IpAddr {
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let Some(pause) = pause else { return local };
+    let none = None::<InspectContainerOptions>;
+    let Ok(inspected) = docker.inspect_container(pause, none).await else {
+        return local;
+    };
+    let networks = inspected.network_settings.and_then(|s| s.networks);
+    let addresses = networks.into_iter().flatten().filter_map(|(_, endpoint)| {
+        let address = endpoint.ip_address?.to_string();
+        address.parse().ok()
+    });
+    addresses.into_iter().next().unwrap_or(local)
+}

@@ -1,0 +1,125 @@
+//! The end of an attempt: sidecars are stopped, what is broken is given up, everything is removed.
+
+use std::time::Duration;
+
+use bollard::query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+use futures_util::future::join_all;
+
+use super::drive::Watch;
+use super::{Attempt, PAUSE};
+use crate::docker::error::{self, Failure};
+use crate::docker::probe;
+use crate::owner::OWNER_FILE;
+use crate::record::{self, Followed};
+
+/// What sidecars get between SIGTERM and SIGKILL, as in Kubernetes.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long the end of what was killed is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+impl<'a> Attempt<'a> {
+    /// Tells the sidecars to end, and waits until they have.
+    pub(super) async fn stop_sidecars(&mut self, watch: &mut Watch<'a>) -> Result<(), Failure> {
+        watch.stopping_sidecars = true;
+        if self.running(true).is_empty() {
+            return Ok(());
+        }
+        let deadline = tokio::time::Instant::now() + GRACE;
+        let _ = tokio::time::timeout_at(deadline, self.pre_stop()).await;
+        self.signal(&self.running(true), "SIGTERM").await;
+        let waited = tokio::time::timeout_at(deadline, self.until_sidecars_are_over(watch)).await;
+        if let Ok(result) = waited {
+            return result;
+        }
+        self.signal(&self.running(true), "SIGKILL").await;
+        match tokio::time::timeout(LAST_WORDS, self.until_sidecars_are_over(watch)).await {
+            Ok(result) => result,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn until_sidecars_are_over(&mut self, watch: &mut Watch<'a>) -> Result<(), Failure> {
+        while !self.running(true).is_empty() {
+            self.next(watch).await?;
+        }
+        Ok(())
+    }
+
+    async fn pre_stop(&self) {
+        let hooks = self.running(true).into_iter().filter_map(|index| {
+            let plan = self.plan_of(index);
+            let hook = plan.probes.lifecycle.as_ref()?.pre_stop.as_ref()?;
+            let command = &hook.exec.as_ref()?.command;
+            let id = &self.containers[index].id;
+            Some(probe::run(&self.backend.docker, plan, id, command))
+        });
+        join_all(hooks).await;
+    }
+
+    /// Something broke: ends all containers as far as the daemon still hears, and reports what
+    /// their records hold.
+    pub(super) async fn abandon(&mut self, watch: &mut Watch<'a>) {
+        let all: Vec<usize> = (0..self.containers.len()).collect();
+        let kill = self.signal(&all, "SIGKILL");
+        let _ = tokio::time::timeout(LAST_WORDS, kill).await;
+        for index in all {
+            watch.follower.dead(index);
+        }
+        let drain = async {
+            while let Some(followed) = watch.followed.recv().await {
+                if let Followed::Output { index, time_ms, lines, chunk } = followed {
+                    let what = record::output(self.plan_of(index), lines, chunk);
+                    self.sink.report(time_ms, what).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, drain).await;
+    }
+
+    /// Removes containers and directories, or says what it keeps.
+    pub(super) async fn remove(&mut self) {
+        let mut names = Vec::new();
+        if self.created {
+            names.extend(self.plans().map(|plan| self.name(&plan.container)));
+        }
+        names.extend(self.pause.is_some().then(|| self.name(PAUSE)));
+        if self.backend.options.keep {
+            self.keep(&names).await;
+            return;
+        }
+        join_all(names.iter().map(|name| self.remove_container(name))).await;
+        for tree in [self.dir.private(), self.dir.root()] {
+            if let Err(error) = self.backend.trees.remove(tree).await {
+                tracing::warn!(path = %tree.display(), %error, "cannot be removed");
+            }
+        }
+    }
+
+    async fn remove_container(&self, name: &str) {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.backend.docker.remove_container(name, Some(options)).await {
+            // It never was, or is being removed already.
+            Err(error) if matches!(error::status(&error), Some(404 | 409)) => {}
+            Err(error) => tracing::warn!(%name, %error, "cannot be removed"),
+            Ok(()) => {}
+        }
+    }
+
+    async fn keep(&self, names: &[String]) {
+        for tree in [self.dir.private(), self.dir.root()] {
+            let _ = std::fs::remove_file(tree.join(OWNER_FILE));
+        }
+        if self.pause.is_some() {
+            let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+            let pause = self.name(PAUSE);
+            let _ = self.backend.docker.kill_container(&pause, Some(options)).await;
+        }
+        let kept = format!(
+            "kept for inspection: containers {}; directory {}",
+            names.join(" "),
+            self.dir.root().display()
+        );
+        tracing::info!("{kept}");
+        self.sink.progress(&kept, 0, 0);
+    }
+}

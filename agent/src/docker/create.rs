@@ -1,0 +1,150 @@
+//! From a plan to what the daemon is told to create.
+
+use std::collections::HashMap;
+
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType};
+
+use crate::pod::{ContainerPlan, ENTRYPOINT, PodPlan, SPEC_DIR, SPEC_FILE};
+
+/// How a container is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// It has the attempt's network, host name and hosts file.
+    Owner,
+    /// It joins the one of that container.
+    Join(String),
+    /// It has the machine's.
+    Host,
+}
+
+/// What to create for a step or sidecar.
+pub fn container(
+    pod: &PodPlan,
+    plan: &ContainerPlan,
+    image: &str,
+    network: &Network,
+    labels: HashMap<String, String>,
+) -> ContainerCreateBody {
+    let entrypoint = [ENTRYPOINT, "run", &format!("{SPEC_DIR}/{SPEC_FILE}")];
+    let mut body = base(pod, image, network, labels, &entrypoint);
+    body.working_dir = plan.working_dir.clone();
+    body.user = user(plan);
+    let security = &plan.security;
+    let capabilities = security.capabilities.as_ref();
+    let mut options = Vec::new();
+    if security.allow_privilege_escalation == Some(false) {
+        options.push("no-new-privileges".to_owned());
+    }
+    if security.seccomp_profile["type"] == "Unconfined" {
+        options.push("seccomp=unconfined".to_owned());
+    }
+    let host = body.host_config.get_or_insert_default();
+    host.mounts = Some(mounts(plan));
+    host.tmpfs = Some(tmpfs(plan));
+    host.privileged = security.privileged;
+    host.readonly_rootfs = security.read_only_root_filesystem;
+    host.cap_add = capabilities.map(|capabilities| capabilities.add.clone());
+    host.cap_drop = capabilities.map(|capabilities| capabilities.drop.clone());
+    host.security_opt = Some(options);
+    host.group_add = Some(plan.identity.groups.iter().map(i64::to_string).collect());
+    host.nano_cpus = plan.resources.nano_cpus;
+    host.cpu_shares = plan.resources.cpu_shares;
+    host.memory = plan.resources.memory;
+    // The same number: no swap on top of the limit.
+    host.memory_swap = plan.resources.memory;
+    body
+}
+
+/// What to create to hold the network of an attempt with sidecars: the entrypoint, waiting.
+pub fn pause(
+    pod: &PodPlan,
+    image: &str,
+    entrypoint_dir: &str,
+    network: &Network,
+    labels: HashMap<String, String>,
+) -> ContainerCreateBody {
+    let mut body = base(pod, image, network, labels, &[ENTRYPOINT, "pause"]);
+    body.user = Some("0".to_owned());
+    body.working_dir = Some("/".to_owned());
+    let host = body.host_config.get_or_insert_default();
+    host.mounts = Some(vec![bind(entrypoint_dir, "/tekton/bin", true)]);
+    body
+}
+
+fn base(
+    pod: &PodPlan,
+    image: &str,
+    network: &Network,
+    labels: HashMap<String, String>,
+    entrypoint: &[&str],
+) -> ContainerCreateBody {
+    let is_owner = *network == Network::Owner;
+    let host = HostConfig {
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        network_mode: Some(match network {
+            Network::Owner => "default".to_owned(),
+            Network::Join(owner) => format!("container:{owner}"),
+            Network::Host => "host".to_owned(),
+        }),
+        // The hosts file belongs to whoever owns the network.
+        extra_hosts: is_owner.then(|| extra_hosts(pod)),
+        ..HostConfig::default()
+    };
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        hostname: is_owner.then(|| pod.hostname.clone()),
+        entrypoint: Some(entrypoint.iter().map(|&word| word.to_owned()).collect()),
+        cmd: Some(Vec::new()),
+        labels: Some(labels),
+        // An image's own health check would run beside the step, for nobody.
+        healthcheck: Some(bollard::models::HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..Default::default()
+        }),
+        host_config: Some(host),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn extra_hosts(pod: &PodPlan) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for (address, names) in &pod.host_aliases {
+        hosts.extend(names.iter().map(|name| format!("{name}:{address}")));
+    }
+    hosts
+}
+
+fn user(plan: &ContainerPlan) -> Option<String> {
+    match (plan.identity.user, plan.identity.group) {
+        (None, None) => None,
+        (Some(user), None) => Some(user.to_string()),
+        (None, Some(group)) => Some(format!("0:{group}")),
+        (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+    }
+}
+
+fn mounts(plan: &ContainerPlan) -> Vec<Mount> {
+    let binds = plan.binds.iter();
+    binds.map(|one| bind(&one.source.to_string_lossy(), &one.target, one.read_only)).collect()
+}
+
+fn bind(source: &str, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        ..Mount::default()
+    }
+}
+
+fn tmpfs(plan: &ContainerPlan) -> HashMap<String, String> {
+    let one = |tmpfs: &crate::pod::Tmpfs| {
+        let mut options = format!("mode={:o}", tmpfs.mode);
+        if let Some(size) = tmpfs.size {
+            options.push_str(&format!(",size={size}"));
+        }
+        (tmpfs.target.clone(), options)
+    };
+    plan.tmpfs.iter().map(one).collect()
+}

@@ -1,0 +1,149 @@
+//! What the daemon's errors mean to an attempt.
+
+use bollard::errors::Error;
+use tenon_proto::agent::v1::{Infra, Refused, Stopped, ended::Outcome};
+
+use crate::pod::{BuildError, Refusal};
+
+/// Why an attempt ends before its steps do.
+#[derive(Debug)]
+pub enum Failure {
+    /// Through the fault of what was asked for.
+    Refused {
+        /// Tekton's or Kubernetes' reason.
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// Through no fault of its own.
+    Infra {
+        /// `infra/…`
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+    /// It was told to stop.
+    Stopped,
+}
+
+impl Failure {
+    /// As the session reports it.
+    pub fn into_outcome(self) -> Outcome {
+        match self {
+            Failure::Refused { reason, message } => Outcome::Refused(Refused { reason, message }),
+            Failure::Infra { reason, message } => {
+                Outcome::Infra(Infra { reason: reason.to_owned(), message })
+            }
+            Failure::Stopped => Outcome::Stopped(Stopped {}),
+        }
+    }
+
+    /// The daemon cannot be reached any more.
+    pub fn gone(detail: &dyn std::fmt::Display) -> Failure {
+        Failure::Infra {
+            reason: "infra/docker-gone",
+            message: format!(
+                "the Docker daemon cannot be reached any more ({detail}); \
+                 what was reported before is kept. See that it runs (`systemctl status docker`) \
+                 and start the run again"
+            ),
+        }
+    }
+
+    /// What the daemon said when asked to do `what`.
+    pub fn daemon(what: &str, error: &Error) -> Failure {
+        if is_unreachable(error) {
+            return Failure::gone(error);
+        }
+        let text = message(error);
+        if is_disk_full(&text) {
+            return disk_full(&text);
+        }
+        match error {
+            Error::DockerResponseServerError { status_code, .. } if *status_code < 500 => {
+                Failure::Refused {
+                    reason: "CreateContainerConfigError".to_owned(),
+                    message: format!("{what}: {text}"),
+                }
+            }
+            // What runc refuses (a mount, a user) comes as an error of the server.
+            _ if text.contains("OCI runtime") || text.contains("runc") => Failure::Refused {
+                reason: "CreateContainerError".to_owned(),
+                message: format!("{what}: {text}"),
+            },
+            _ => {
+                Failure::Infra { reason: "infra/docker-error", message: format!("{what}: {text}") }
+            }
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::Refused { reason: refusal.reason.to_owned(), message: refusal.message }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Failure {
+        match error {
+            BuildError::Refused(refusal) => refusal.into(),
+            BuildError::Io(error) => error.into(),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return disk_full(&error.to_string());
+        }
+        Failure::Infra {
+            reason: "infra/agent-files",
+            message: format!("the attempt's directory cannot be prepared: {error}"),
+        }
+    }
+}
+
+fn disk_full(detail: &str) -> Failure {
+    Failure::Infra {
+        reason: "infra/disk-full",
+        message: format!(
+            "the disk is full ({detail}); free some space, for example with `docker system prune`"
+        ),
+    }
+}
+
+/// Whether a text of the daemon says that a disk is full.
+pub fn is_disk_full(text: &str) -> bool {
+    text.contains("no space left on device")
+}
+
+/// The daemon's own words.
+pub fn message(error: &Error) -> String {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        Error::DockerStreamError { error } => error.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The status of the daemon's answer, when it did answer.
+pub fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Whether nobody answered.
+pub fn is_unreachable(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::IOError { .. }
+            | Error::HyperResponseError { .. }
+            | Error::HyperLegacyError { .. }
+            | Error::SocketNotFoundError(_)
+            | Error::RequestTimeoutError
+    )
+}

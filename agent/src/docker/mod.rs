@@ -1,0 +1,207 @@
+//! The Docker backend: one container a step, all made up front, gated by the entrypoint.
+//!
+//! Output and ends travel over record files, not through the daemon. The daemon is asked to create,
+//! start, signal and remove; its event stream tells of containers that die without a word.
+
+mod attempt;
+mod create;
+mod error;
+mod images;
+mod labels;
+mod probe;
+mod registry;
+mod tree;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use futures_util::future::join_all;
+use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
+
+use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
+use crate::entrypoint_binary::ENTRYPOINT;
+use crate::owner::{OWNER_FILE, is_dead, owner, reap_directories};
+use crate::pod::{PodDir, make_dir};
+use images::Images;
+
+/// How long an answer of the daemon may take; pulls and starts on slow disks take long.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a daemon may take to say that it is there.
+const PING: Duration = Duration::from_secs(5);
+
+/// Runs attempts as Docker containers.
+pub struct DockerBackend {
+    docker: Docker,
+    options: BackendOptions,
+    images: Images,
+    entrypoint_dir: PathBuf,
+    trees: tree::Trees,
+}
+
+impl DockerBackend {
+    /// Connects to the daemon that `DOCKER_HOST` (a Unix socket) names, or the usual one.
+    pub async fn connect(options: BackendOptions) -> Result<DockerBackend, BackendError> {
+        let docker = reach().await?;
+        let entrypoint_dir = place_entrypoint(&options.data_dir).map_err(|error| BackendError {
+            code: "agent/data-dir",
+            message: format!(
+                "the agent's directory {} cannot be written: {error}",
+                options.data_dir.display()
+            ),
+        })?;
+        Ok(DockerBackend {
+            images: Images::new(docker.clone(), options.image_map.clone()),
+            trees: tree::Trees::new(docker.clone(), entrypoint_dir.clone()),
+            docker,
+            options,
+            entrypoint_dir,
+        })
+    }
+
+    fn run_dir(&self, run_id: &str) -> PathBuf {
+        self.options.data_dir.join("runs").join(run_id)
+    }
+
+    /// Removes the containers with that label for which `which` holds; says how many.
+    async fn remove_containers(
+        &self,
+        label: String,
+        which: impl Fn(&str) -> bool,
+    ) -> Result<usize, BackendError> {
+        let filters = std::collections::HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let listed = self.docker.list_containers(Some(options)).await;
+        let found = listed.map_err(|error| BackendError {
+            code: "docker/list",
+            message: error::message(&error),
+        })?;
+        let ids = found.into_iter().filter_map(|container| {
+            let owner = container.labels?.remove(labels::OWNER)?;
+            which(&owner).then_some(container.id?)
+        });
+        let removals = ids.map(|id| async move {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            self.docker.remove_container(&id, Some(options)).await.is_ok()
+        });
+        let removed = join_all(removals).await;
+        Ok(removed.into_iter().filter(|&ok| ok).count())
+    }
+}
+
+/// Connects and asks for a sign of life.
+pub async fn reach() -> Result<Docker, BackendError> {
+    let unreachable = |detail: String| BackendError {
+        code: "docker/unreachable",
+        message: format!(
+            "no Docker daemon answers at {}: {detail}. Start one (`systemctl start docker`), give \
+             yourself access to its socket, or use the host backend",
+            socket()
+        ),
+    };
+    if let Some(other) = std::env::var("DOCKER_HOST")
+        .ok()
+        .filter(|host| !host.is_empty() && !host.starts_with("unix://"))
+    {
+        return Err(BackendError {
+            code: "docker/remote",
+            message: format!(
+                "DOCKER_HOST is {other}: only a daemon on this machine (unix://…) can be used, \
+                 because containers and agent share files"
+            ),
+        });
+    }
+    let docker =
+        Docker::connect_with_unix(&socket(), TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION)
+            .map_err(|error| unreachable(error.to_string()))?;
+    let docker = tokio::time::timeout(PING, docker.negotiate_version())
+        .await
+        .map_err(|_| unreachable("it does not answer".to_owned()))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    Ok(docker)
+}
+
+/// The daemon's socket.
+pub fn socket() -> String {
+    match std::env::var("DOCKER_HOST") {
+        Ok(host) if host.starts_with("unix://") => host,
+        _ => "unix:///var/run/docker.sock".to_owned(),
+    }
+}
+
+/// Writes the entrypoint where containers can have it mounted, once a version.
+pub fn place_entrypoint(data_dir: &Path) -> std::io::Result<PathBuf> {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for &byte in ENTRYPOINT {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    make_dir(data_dir, 0o700)?;
+    let data_dir = fs::canonicalize(data_dir)?;
+    let dir = data_dir.join("bin").join(format!("{hash:016x}"));
+    let program = dir.join("entrypoint");
+    if !program.is_file() {
+        make_dir(&dir, 0o755)?;
+        // Renamed into place, so that another agent never sees half of it.
+        let draft = dir.join(format!("draft-{}", std::process::id()));
+        fs::write(&draft, ENTRYPOINT)?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o755))?;
+        fs::rename(&draft, &program)?;
+    }
+    Ok(dir)
+}
+
+impl Backend for DockerBackend {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let dir = self.run_dir(&run.run_id);
+            let made =
+                make_dir(&dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner()));
+            made.map_err(|error| BackendError {
+                code: "infra/agent-files",
+                message: format!("{} cannot be made: {error}", dir.display()),
+            })
+        })
+    }
+
+    fn run_task<'a>(
+        &'a self,
+        task: &'a TaskInvocation,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome> {
+        Box::pin(attempt::run(self, task, sink, cancel))
+    }
+
+    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let me = owner();
+            let label = format!("{}={run_id}", labels::RUN);
+            self.remove_containers(label, |owner| owner == me).await?;
+            if self.options.keep {
+                let _ = fs::remove_file(self.run_dir(run_id).join(OWNER_FILE));
+                return Ok(());
+            }
+            self.trees.remove(&self.run_dir(run_id)).await.map_err(|error| BackendError {
+                code: "infra/agent-files",
+                message: format!("{} cannot be removed: {error}", self.run_dir(run_id).display()),
+            })
+        })
+    }
+
+    fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
+        Box::pin(async move {
+            let label = labels::OWNER.to_owned();
+            let containers = self.remove_containers(label, is_dead).await?;
+            let data_dir = &self.options.data_dir;
+            let directories = PodDir::reap(data_dir) + reap_directories(&data_dir.join("runs"));
+            Ok(containers + directories)
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! Who made a thing that may outlive its maker: so that what a dead agent left is removed at the
+//! next start, and what a live one uses is not.
+
+use std::fs;
+use std::path::Path;
+
+use crate::pod::remove_tree;
+
+/// Name of the file in a directory that says whose it is.
+pub const OWNER_FILE: &str = "owner";
+
+/// This process, such that no other process at any time is called the same: boot, pid name space,
+/// pid, and when it started.
+pub fn owner() -> String {
+    let pid = std::process::id();
+    format!("{}/{}/{pid}/{}", boot_id(), pid_namespace(), start_time(pid).unwrap_or_default())
+}
+
+/// Whether that process is gone for certain. One in another pid name space cannot be seen from here.
+pub fn is_dead(owner: &str) -> bool {
+    let mut parts = owner.split('/');
+    let (Some(boot), Some(namespace), Some(pid), Some(start)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    if boot != boot_id() {
+        return true;
+    }
+    if namespace != pid_namespace() {
+        return false;
+    }
+    let started = pid.parse().ok().and_then(start_time);
+    started.is_none_or(|started| started != start)
+}
+
+/// Removes the directories below `parent` whose owner is dead; says how many.
+pub fn reap_directories(parent: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return 0;
+    };
+    let mut reaped = 0;
+    for entry in entries.flatten() {
+        let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
+        if is_dead(&owner) {
+            match remove_tree(&entry.path()) {
+                Ok(()) => reaped += 1,
+                Err(error) => {
+                    tracing::warn!(path = %entry.path().display(), %error, "cannot be removed");
+                }
+            }
+        }
+    }
+    reaped
+}
+
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn pid_namespace() -> String {
+    let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let digits = link.to_string_lossy().replace(|c: char| !c.is_ascii_digit(), "");
+    digits
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the name before it may hold anything, parentheses too.
+fn start_time(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    let mut fields = after_name.split_whitespace();
+    let state = fields.next()?;
+    // A zombie does nothing any more.
+    if state == "Z" || state == "X" {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_living_and_the_dead() {
+        let me = owner();
+        assert!(!is_dead(&me), "{me}");
+        let parts: Vec<&str> = me.split('/').collect();
+        let (boot, namespace, pid, start) = (parts[0], parts[1], parts[2], parts[3]);
+        for (owner, dead) in [
+            (format!("other-boot/{namespace}/{pid}/{start}"), true),
+            (format!("{boot}/1/{pid}/1"), false),
+            (format!("{boot}/{namespace}/{pid}/1"), true),
+            (format!("{boot}/{namespace}/4294967295/{start}"), true),
+            (String::new(), false),
+            ("nonsense".to_owned(), false),
+        ] {
+            assert_eq!(is_dead(&owner), dead, "{owner}");
+        }
+    }
+}
