@@ -188,21 +188,29 @@ fn submit_pipeline_run(
     let mut state = unresolved(object);
     state.cancel = mode;
     let mut description = None;
-    let mut outcome = Ok(());
-    match resolve_pipeline(&mut state.object, pipelines) {
-        Ok((name, spec)) => {
-            description = non_empty(&spec.description);
+    let outcome = match resolve_pipeline(&mut state.object, pipelines) {
+        Ok((name, referenced)) => {
+            let runs = mode != Some(CancelMode::Cancelled) && !waits;
+            let embedded = state.object.spec.pipeline_spec.take();
+            let spec = referenced.or(embedded.as_ref());
+            description = spec.and_then(|spec| non_empty(&spec.description));
             run.header.pipeline = Some(name.clone());
-            state.spec = Some(spec.clone());
-            if mode != Some(CancelMode::Cancelled) && !waits {
-                outcome = resolve(&mut state, &name, &spec, tasks, &run.materials);
+            let outcome = match spec.filter(|_| runs) {
+                Some(spec) => resolve(&mut state, &name, spec, tasks, &run.materials),
+                None => Ok(()),
+            };
+            if state.spec.is_none() {
+                state.spec = spec.cloned();
             }
+            state.object.spec.pipeline_spec = embedded;
+            outcome
         }
-        Err(rejection) => outcome = Err(rejection),
-    }
-    if waits {
-        outcome = Err(pending("PipelineRun", &run.name, "PipelineRunPending"));
-    }
+        Err(rejection) => Err(rejection),
+    };
+    let outcome = match waits {
+        true => Err(pending("PipelineRun", &run.name, "PipelineRunPending")),
+        false => outcome,
+    };
     run.header.pipeline_run = Some(run.name.clone());
     run.pipeline = Some(state);
     let mut event = run.run_event(Kind::RunStart, now);
@@ -251,12 +259,12 @@ fn label_with_pipeline(object: &mut PipelineRun) {
     metadata.labels.entry(label).or_insert(value);
 }
 
-/// The Pipeline's name (the run's own for an embedded one) and its spec. Takes over the Pipeline's
-/// labels and annotations.
-fn resolve_pipeline(
+/// The Pipeline's name (the run's own for an embedded one), and its spec unless it is the embedded
+/// one. Takes over the Pipeline's labels and annotations.
+fn resolve_pipeline<'a>(
     object: &mut PipelineRun,
-    pipelines: &BTreeMap<String, Pipeline>,
-) -> Result<(String, PipelineSpec), Rejection> {
+    pipelines: &'a BTreeMap<String, Pipeline>,
+) -> Result<(String, Option<&'a PipelineSpec>), Rejection> {
     let name = object.metadata.name.clone();
     let namespace = object.metadata.namespace.clone();
     let missing = |why: String| {
@@ -265,11 +273,11 @@ fn resolve_pipeline(
         Rejection::new("CouldntGetPipeline", message)
     };
     let Some(reference) = &object.spec.pipeline_ref else {
-        let spec = object.spec.pipeline_spec.clone();
-        let spec = spec.ok_or_else(|| {
-            missing(format!("pipelineRun {name} not providing PipelineRef or PipelineSpec"))
-        })?;
-        return Ok((name, spec));
+        if object.spec.pipeline_spec.is_none() {
+            let why = format!("pipelineRun {name} not providing PipelineRef or PipelineSpec");
+            return Err(missing(why));
+        }
+        return Ok((name, None));
     };
     let prefix = format!("error when getting Pipeline for PipelineRun {name}");
     if !reference.resolver.is_empty() {
@@ -294,7 +302,7 @@ fn resolve_pipeline(
     let label = "tekton.dev/pipeline".to_owned();
     let found = pipeline.metadata.name.clone();
     metadata.labels.insert(label, found.clone());
-    Ok((found, pipeline.spec.clone()))
+    Ok((found, Some(&pipeline.spec)))
 }
 
 /// Checks everything and fills in the tasks.
@@ -306,8 +314,8 @@ fn resolve(
     materials: &Materials,
 ) -> Result<(), Rejection> {
     let prepared = prepare(&state.object, spec, pipeline, &materials.flags)?;
-    state.spec = Some(prepared.spec.clone());
     let Prepared { spec, workspaces, tasks: graph, finally: _ } = prepared;
+    state.spec = Some(spec.clone());
     let metadata = &state.object.metadata;
     let mut resolved = BTreeMap::new();
     for task in spec.tasks.iter().chain(&spec.finally) {

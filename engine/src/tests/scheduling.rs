@@ -282,3 +282,125 @@ fn a_custom_task_waits_for_a_controller_until_the_timeout() {
     let condition = &run.status.as_ref().expect("a status").conditions[0];
     assert_eq!(condition.reason, "CustomRunCancelled");
 }
+
+#[test]
+fn results_reach_scripts_and_matrix_lengths_reach_params() {
+    let mut sim = Sim::new(pipeline(json!({"tasks": [
+        task("a", &["r"], json!({})),
+        json!({
+            "name": "b",
+            "taskSpec": {"steps": [{"name": "s", "image": "busybox", "script": "echo $(tasks.a.results.r)"}]},
+        }),
+        task("m", &["r"], json!({"matrix": {"params": [{"name": "p", "value": ["x", "y", "z"]}]}})),
+        task("n", &[], json!({
+            "runAfter": ["m"],
+            "params": [{"name": "q", "value": "$(tasks.m.matrix.length)/$(tasks.m.matrix.r.length)"}],
+        })),
+    ]})))
+    .does("a", &[Does::Succeeds(writes(&[("r", "hello")]))])
+    .does("m-1", &[Does::Succeeds(writes(&[("r", "1")]))]);
+    sim.finish();
+    let runs = sim.task_runs();
+    let spec = runs["pr-b"].spec.task_spec.as_ref().expect("an embedded spec");
+    assert_eq!(spec.steps[0].script, "echo hello");
+    let ends: Vec<&str> = sim
+        .events
+        .iter()
+        .filter(|event| event.kind == Kind::TaskEnd)
+        .filter_map(|event| event.task.as_deref())
+        .collect();
+    assert!(ends.iter().position(|t| *t == "a") < ends.iter().position(|t| *t == "b"));
+    assert_eq!(runs["pr-n"].spec.params[0].value.as_str(), Some("3/1"));
+}
+
+#[test]
+fn a_pipeline_result_that_a_successful_task_did_not_write_fails_the_run() {
+    let mut sim = Sim::new(pipeline(json!({
+        "results": [{"name": "out", "value": "$(tasks.a.results.r)"}],
+        "tasks": [task("a", &["r"], json!({}))],
+    })));
+    sim.finish();
+    let (status, reason, message) = sim.condition();
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "CouldntGetPipelineResult"));
+    assert!(message.contains("invalid pipelineresults [out]"), "{message}");
+}
+
+#[test]
+fn final_tasks_have_skip_rules_of_their_own() {
+    let not = json!([{"input": "$(tasks.a.status)", "operator": "in", "values": ["Failed"]}]);
+    let mut sim = Sim::new(pipeline(json!({
+        "tasks": [task("a", &["r"], json!({}))],
+        "finally": [
+            task("when", &[], json!({"when": not})),
+            task("empty", &[], json!({"matrix": {"params": [{"name": "p", "value": []}]}})),
+            task("lacks", &[], json!({"params": [{"name": "p", "value": "$(tasks.a.results.r)"}]})),
+            task("runs", &[], json!({})),
+        ],
+    })));
+    sim.finish();
+    assert_eq!(
+        sim.skipped(),
+        map(&[
+            ("when", "When Expressions evaluated to false"),
+            ("empty", "Matrix Parameters have an empty array"),
+            ("lacks", "Results were missing"),
+        ])
+    );
+    assert_eq!(sim.condition().1, "Completed");
+    let with_when: Vec<String> = sim
+        .status()
+        .skipped_tasks
+        .into_iter()
+        .filter(|task| !task.when_expressions.is_empty())
+        .map(|task| task.name)
+        .collect();
+    assert_eq!(with_when, ["when"]);
+}
+
+#[test]
+fn a_failing_final_task_fails_the_run() {
+    let mut sim = Sim::new(pipeline(json!({
+        "tasks": [task("a", &[], json!({}))],
+        "finally": [task("f", &[], json!({})), task("g", &[], json!({}))],
+    })))
+    .does("f", &[fails()]);
+    sim.finish();
+    assert_eq!(sim.condition().1, "Failed");
+    assert_eq!(sim.task_condition("pr-g").1, "Succeeded");
+}
+
+#[test]
+fn one_failed_combination_fails_the_matrix_when_all_are_done() {
+    let mut sim = Sim::new(pipeline(json!({"tasks": [
+        task("m", &[], json!({"matrix": {"params": [{"name": "p", "value": ["x", "y"]}]}})),
+        task("next", &[], json!({"runAfter": ["m"]})),
+    ]})))
+    .does("m-0", &[fails()])
+    .does("m-1", &[Does::Hangs]);
+    sim.settle();
+    assert!(sim.skipped().is_empty(), "not stopping while one of them runs");
+    assert_eq!(sim.condition().1, "Running");
+    let other = sim.attempt("m-1");
+    let step = crate::report::StepEnd { step: "s".to_owned(), ..Default::default() };
+    sim.step_ended(&other, step);
+    sim.end(&other, crate::report::Outcome::Ran);
+    assert_eq!(sim.finish().status, Status::Failed);
+    assert_eq!(sim.skipped(), map(&[("next", "PipelineRun was stopping")]));
+    assert_eq!(sim.condition().2, "Tasks Completed: 1 (Failed: 1, Cancelled 0), Skipped: 1");
+}
+
+#[test]
+fn display_names_and_when_stand_in_child_references() {
+    let yes = json!([{"input": "$(tasks.a.results.r)", "operator": "in", "values": ["go"]}]);
+    let mut sim = Sim::new(pipeline(json!({"tasks": [
+        task("a", &["r"], json!({})),
+        task("b", &[], json!({"when": yes, "displayName": "The $(tasks.a.results.r)"})),
+    ]})))
+    .does("a", &[Does::Succeeds(writes(&[("r", "go")]))]);
+    sim.finish();
+    let references = sim.status().child_references;
+    let b = &references[1];
+    assert_eq!((b.name.as_str(), b.display_name.as_str()), ("pr-b", "The go"));
+    assert_eq!(b.when_expressions[0].input, "go");
+    assert_eq!((b.kind.as_str(), b.api_version.as_str()), ("TaskRun", "tekton.dev/v1"));
+}
