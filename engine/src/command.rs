@@ -114,9 +114,9 @@ pub struct Submission {
     pub parallel: Option<u32>,
 }
 
-/// A run object.
+/// A run object. Stored with its kind as the tag: all fields of both are optional, so that their
+/// content alone would not tell them apart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
 pub enum RunObject {
     /// A PipelineRun.
     PipelineRun(Box<PipelineRun>),

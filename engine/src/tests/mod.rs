@@ -4,6 +4,7 @@
 
 mod cancel;
 mod events;
+mod halts;
 mod random;
 mod scheduling;
 mod sim;

@@ -165,3 +165,22 @@ fn a_pipeline_of_which_nothing_could_run_is_refused_too() {
     assert_eq!(reason, "TaskRunValidationFailed");
     assert!(message.contains("more than one PersistentVolumeClaim is bound"), "{message}");
 }
+
+#[test]
+fn commands_survive_being_stored() {
+    let pipeline = pipeline_run(json!({
+        "params": [{"name": "a", "value": []}, {"name": "n", "value": "1"}],
+        "timeouts": {"pipeline": "0s"},
+        "pipelineSpec": {"tasks": [
+            task("t", &["r"], json!({"matrix": {"params": [{"name": "p", "value": ["x"]}]}})),
+        ]},
+    }));
+    let single = task_run(json!({"taskRef": {"name": "build"}}));
+    for submission in [pipeline, single] {
+        let command =
+            crate::Command::Submit { time: crate::Time(5), submission: Box::new(submission) };
+        let stored = serde_json::to_string(&command).expect("JSON");
+        let read: crate::Command = serde_json::from_str(&stored).expect("a command");
+        assert_eq!(read, command);
+    }
+}
