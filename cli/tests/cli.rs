@@ -121,7 +121,11 @@ fn files_can_be_named_by_variable_and_by_config() {
         ("tenon.toml", "[list]\nfile = [\"b.yaml\"]\n"),
     ]);
     let by_file = tenon(dir.path(), &["list"], &[]);
-    assert!(by_file.stdout.contains("release") && !by_file.stdout.contains("hello"), "{}", by_file.stdout);
+    assert!(
+        by_file.stdout.contains("release") && !by_file.stdout.contains("hello"),
+        "{}",
+        by_file.stdout
+    );
     let both = tenon(dir.path(), &["list"], &[("TENON_LIST_FILE", "a.yaml\nb.yaml")]);
     assert!(both.stdout.contains("release") && both.stdout.contains("hello"), "{}", both.stdout);
 }
@@ -129,7 +133,10 @@ fn files_can_be_named_by_variable_and_by_config() {
 #[test]
 fn faults_of_the_config_file_have_a_place() {
     for (config, says) in [
-        ("[run]\nparalel = 4\n", &["tenon.toml:2:1", "unknown key", "did you mean \"parallel\"?"][..]),
+        (
+            "[run]\nparalel = 4\n",
+            &["tenon.toml:2:1", "unknown key", "did you mean \"parallel\"?"][..],
+        ),
         ("[rum]\n", &["tenon.toml:1:2", "did you mean \"run\"?"]),
         ("[run]\nbackend = \"podman\"\n", &["tenon.toml:2:11", "podman", "auto, docker, host"]),
         ("[run]\nkeep = \"yes\"\n", &["tenon.toml:2:8", "true or false"]),
@@ -202,8 +209,18 @@ fn pages_and_scripts() {
 fn every_command_has_help_with_an_example() {
     let dir = dir_with(&[]);
     for command in [
-        "run", "validate", "list", "graph", "runs list", "runs show", "runs prune", "logs", "doctor",
-        "version", "completions", "man",
+        "run",
+        "validate",
+        "list",
+        "graph",
+        "runs list",
+        "runs show",
+        "runs prune",
+        "logs",
+        "doctor",
+        "version",
+        "completions",
+        "man",
     ] {
         let mut args: Vec<&str> = command.split(' ').collect();
         args.push("--help");

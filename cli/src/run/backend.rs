@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tenon_agent::ImageMap;
-use tenon_agent::backend::{Backend, BackendOptions};
+use tenon_agent::backend::{Backend, BackendError, BackendOptions};
+use tenon_agent::docker::DockerBackend;
 
 use super::Settings;
 use crate::args::BackendChoice;
@@ -16,12 +17,20 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Backend>, Failure> {
         keep: settings.args.keep,
         image_map: image_map(settings)?,
     };
-    let _ = options;
     match settings.args.backend {
-        BackendChoice::Auto | BackendChoice::Docker | BackendChoice::Host => {
-            Err(Failure::new(Exit::Environment, "this build has no backend that runs steps"))
+        BackendChoice::Docker | BackendChoice::Auto => {
+            let backend = DockerBackend::connect(options).await.map_err(refused)?;
+            let _ = backend.reap().await.map_err(refused)?;
+            Ok(Arc::new(backend))
+        }
+        BackendChoice::Host => {
+            Err(Failure::new(Exit::Environment, "this build has no host backend"))
         }
     }
+}
+
+fn refused(error: BackendError) -> Failure {
+    Failure::new(Exit::Environment, error.to_string())
 }
 
 fn image_map(settings: &Settings) -> Result<ImageMap, Failure> {

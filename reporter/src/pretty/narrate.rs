@@ -22,7 +22,8 @@ pub fn narrate(event: &Event, tasks: &Tasks, style: Style, out: &mut String) {
     let Some(text) = text(event, style) else {
         return;
     };
-    if event.task.is_some() || event.task_run.is_some() && event.pipeline_run.is_some() {
+    let of_run = matches!(event.kind, Kind::RunStart | Kind::RunEnd);
+    if !of_run && (event.task.is_some() || event.task_run.is_some()) {
         let label = tasks.row(event).map_or("", |row| &row.label);
         out.push_str(&prefix(event, label, style));
     }

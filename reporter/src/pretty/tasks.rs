@@ -97,6 +97,10 @@ impl Tasks {
 
     /// Takes an event into account.
     pub fn observe(&mut self, event: &Event) {
+        // Those of a TaskRun of its own name a task, too.
+        if matches!(event.kind, Kind::RunStart | Kind::RunEnd) {
+            return;
+        }
         let Some(row) = self.row_mut(event) else {
             return;
         };
