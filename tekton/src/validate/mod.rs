@@ -52,6 +52,11 @@ pub fn validate_document(document: &Document, flags: &FeatureFlags) -> Vec<Field
     if context.version == Version::V1beta1 {
         errors.also(v1beta1::check(document));
     }
+    if let Object::StepAction(action) = &document.object
+        && document.declared_api_version == "tekton.dev/v1alpha1"
+    {
+        errors.also(stepaction::check_default_references(&action.spec.params).via_field("spec"));
+    }
     errors.into_merged()
 }
 

@@ -229,14 +229,14 @@ fn check_steps_again<'a>(
 ) -> FieldErrors {
     let mut errors = FieldErrors::default();
     for (index, step) in steps.iter().enumerate() {
-        let mut found = check(step);
+        let found = check(step);
         if found.is_empty() {
             continue;
         }
-        for place in (index..steps.len()).take(REPEATED_PLACES) {
-            found = found.via_field_index("steps", place);
-        }
-        errors.also(found);
+        let last = steps.len().min(index + REPEATED_PLACES);
+        let places: Vec<String> =
+            (index..last).rev().map(|place| format!("steps[{place}]")).collect();
+        errors.also(found.via_field(&places.join(".")));
     }
     errors
 }

@@ -1,15 +1,17 @@
 //! StepAction: a step on its own, stricter about params than a step in a Task.
 
-use super::Context;
-use super::Version;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
 use super::dns::check_metadata;
 use super::field_error::{FieldError, FieldErrors};
 use super::params::{Scope, check_declared_once, check_name_formats, check_types};
 use super::step::{check_result_paths, check_results, check_script_and_command};
 use super::step_texts::StepTexts;
+use super::text::quote;
 use super::variables::{PARAMS, Prefix, references, unknown};
+use super::{Context, Version};
 use crate::flags::ApiFields;
-use crate::v1::{StepAction, StepActionSpec};
+use crate::v1::{ParamSpec, StepAction, StepActionSpec};
 
 /// The rule for a StepAction.
 pub(crate) fn check(context: Context<'_>, action: &StepAction) -> FieldErrors {
@@ -68,6 +70,56 @@ fn check_mounts(spec: &StepActionSpec, scope: &Scope<'_>) -> FieldErrors {
     errors
 }
 
+/// Params that defaults refer to exist and end somewhere: a rule that only v1alpha1 has; relative to
+/// the spec.
+pub(crate) fn check_default_references(params: &[ParamSpec]) -> FieldErrors {
+    let names: HashSet<&str> = params.iter().map(|param| param.name.as_str()).collect();
+    let mut errors = FieldErrors::default();
+    let mut resolved: Vec<&str> = Vec::new();
+    let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut dependents: HashMap<&str, Vec<&str>> = HashMap::new();
+    for ParamSpec { name, default, .. } in params {
+        let default = default.as_ref().and_then(|default| default.as_str()).unwrap_or_default();
+        let wanted: Vec<&str> = references(default, PARAMS)
+            .map(|reference| {
+                let start = reference.whole.strip_prefix("$(params.").unwrap_or(reference.whole);
+                start.strip_suffix(')').unwrap_or(start)
+            })
+            .collect();
+        let mut is_known = true;
+        for other in wanted.iter().filter(|other| !names.contains(*other)) {
+            is_known = false;
+            let (name, other) = (quote(name), quote(other));
+            let message =
+                format!("param {name} default value references param {other} which is not defined");
+            errors.also(FieldError::new(message, "params"));
+        }
+        if wanted.is_empty() {
+            resolved.push(name);
+        } else if is_known {
+            waiting.insert(name, wanted.len());
+            wanted.into_iter().for_each(|other| dependents.entry(other).or_default().push(name));
+        }
+    }
+    while let Some(name) = resolved.pop() {
+        for dependent in dependents.remove(name).unwrap_or_default() {
+            let Some(missing) = waiting.get_mut(dependent) else {
+                continue;
+            };
+            *missing = missing.saturating_sub(1);
+            if *missing == 0 {
+                waiting.remove(dependent);
+                resolved.push(dependent);
+            }
+        }
+    }
+    for name in waiting.into_keys() {
+        let message = format!("param {} default value has a circular dependency", quote(name));
+        errors.also(FieldError::new(message, "params"));
+    }
+    errors
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +156,27 @@ mod tests {
             let metadata = crate::k8s::ObjectMeta { name: "s".to_owned(), ..Default::default() };
             let action = StepAction { metadata, spec: parsed(spec), ..StepAction::default() };
             assert_eq!(shown(check(Context::new(&flags), &action)), errors, "{spec}");
+        }
+    }
+
+    #[test]
+    fn defaults_of_v1alpha1() {
+        for (params, errors) in [
+            (
+                r#"[{"name":"a"},{"name":"c","default":"$(params.b)"},{"name":"b","default":"$(params.a)"}]"#,
+                "",
+            ),
+            (
+                r#"[{"name":"a","default":"$(params.z)"}]"#,
+                "param \"a\" default value references param \"z\" which is not defined: params",
+            ),
+            (
+                r#"[{"name":"a","default":"$(params.b)"},{"name":"b","default":"$(params.a)"}]"#,
+                "param \"a\" default value has a circular dependency: params\nparam \"b\" default value has a circular dependency: params",
+            ),
+        ] {
+            let params: Vec<ParamSpec> = parsed(params);
+            assert_eq!(shown(check_default_references(&params)), errors);
         }
     }
 }
