@@ -6,8 +6,11 @@
 mod agent;
 pub mod backend;
 pub mod clock;
+pub mod detect;
 pub mod docker;
+pub mod doctor;
 pub mod entrypoint_binary;
+pub mod host;
 mod image_map;
 pub mod mask;
 pub mod owner;

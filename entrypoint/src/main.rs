@@ -22,11 +22,16 @@ fn main() -> ExitCode {
         (Some("run"), Some(spec), None) => run::run(spec.as_ref()),
         (Some("pause"), None, None) => pause::pause(),
         (Some("launch"), None, None) => launcher::launch(),
+        (Some("enter"), Some(keeper), Some(program)) => {
+            launcher::enter(&keeper, program, arguments)
+        }
         (Some("purge"), Some(first), second) => {
             purge::purge([first].into_iter().chain(second).chain(arguments))
         }
         _ => {
-            eprintln!("usage: tenon-entrypoint run SPEC | pause | launch | purge DIR...");
+            eprintln!(
+                "usage: tenon-entrypoint run SPEC | pause | launch | enter PID COMMAND... | purge DIR..."
+            );
             ExitCode::from(2)
         }
     }

@@ -6,6 +6,7 @@
 //! kernel has killed everything in the container, and all mounts are gone with it. Should the
 //! outer one be killed, the inner one dies with it.
 
+mod enter;
 mod identity;
 mod mounts;
 mod namespaces;
@@ -17,6 +18,8 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use tenon_entrypoint::Launch;
+
+pub use enter::enter;
 
 use crate::sys::{self, Exit, Signals, Waited};
 

@@ -101,9 +101,9 @@ fn show(place: &Mount) -> io::Result<()> {
         Source::Bind { path, read_only: ro } => {
             let old = format!("{OLD}{path}");
             if fs::metadata(&old)?.is_dir() {
-                directory(target)?
+                directory(target)?;
             } else {
-                file(target)?
+                file(target)?;
             }
             mount(Some(&old), target, None, libc::MS_BIND | libc::MS_REC, None)?;
             if *ro { read_only(target) } else { Ok(()) }

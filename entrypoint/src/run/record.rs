@@ -11,7 +11,7 @@ use tenon_entrypoint::frame::{Frame, HEADER, Stream, output_header};
 use crate::sys;
 
 /// Most bytes of output in one frame.
-const READ: usize = 64 << 10;
+const READ: usize = 16 << 10;
 
 /// How long to wait before trying again to write to a full disk; no event tells that there is room.
 pub const RETRY: Duration = Duration::from_millis(100);
@@ -78,17 +78,15 @@ impl Record {
         });
     }
 
-    /// Moves what one read of `pipe` gives into a frame, and shows it to `also`. At most `limit`
-    /// bytes. `Ok(0)` is the end of the pipe. Not to be called while [`Record::is_behind`].
+    /// Moves what one read of `pipe` gives into a frame, and shows it to `also`. `Ok(0)` is the end of the pipe. Not to be called while [`Record::is_behind`].
     pub fn copy_from(
         &mut self,
         pipe: &mut File,
         stream: Stream,
-        limit: usize,
         also: impl FnOnce(&[u8]),
     ) -> io::Result<usize> {
         debug_assert!(!self.is_behind(), "the caller waits until the record has room");
-        self.buffer.resize(HEADER + limit.min(READ), 0);
+        self.buffer.resize(HEADER + READ, 0);
         let count = match pipe.read(&mut self.buffer[HEADER..]) {
             Ok(count) => count,
             Err(error) => {

@@ -135,7 +135,7 @@ impl Supervised {
             context.record.flush();
             for (output, ready) in self.outputs.iter_mut().zip([stdout_ready, stderr_ready]) {
                 if ready.ready() && !context.record.is_behind() {
-                    output.read(usize::MAX, context);
+                    output.read(context);
                 }
             }
         }
@@ -157,13 +157,16 @@ impl Supervised {
 
     /// Records what is still in the pipes, and no more than that.
     fn finish(mut self, context: &mut Context) -> Finished {
-        for output in &mut self.outputs {
-            let mut left = output.pipe.as_ref().map_or(0, sys::readable);
-            while left > 0 {
-                context.record.flush_fully();
-                match output.read(left, context) {
-                    0 => break,
-                    count => left -= count,
+        let mut left =
+            self.outputs.each_ref().map(|output| output.pipe.as_ref().map_or(0, sys::readable));
+        while left.iter().any(|left| *left > 0) {
+            for (output, left) in self.outputs.iter_mut().zip(&mut left) {
+                if *left > 0 {
+                    context.record.flush_fully();
+                    *left = match output.read(context) {
+                        0 => 0,
+                        count => left.saturating_sub(count),
+                    };
                 }
             }
         }
@@ -180,12 +183,12 @@ impl Supervised {
 
 impl Output {
     /// One read; at the end of the pipe it is closed. Gives the number of bytes.
-    fn read(&mut self, limit: usize, context: &mut Context) -> usize {
+    fn read(&mut self, context: &mut Context) -> usize {
         let Some(pipe) = &mut self.pipe else {
             return 0;
         };
         let copy = &mut self.copy;
-        let result = context.record.copy_from(pipe, self.stream, limit, |bytes| {
+        let result = context.record.copy_from(pipe, self.stream, |bytes| {
             if let Some(copy) = copy {
                 copy.write(bytes);
             }

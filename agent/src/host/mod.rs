@@ -1,0 +1,155 @@
+//! The host backend: attempts without a container engine. Each step and sidecar is a process tree
+//! in its own mount, pid, IPC and host-name namespaces (and in a user namespace when the agent is
+//! not root), made by the embedded entrypoint's launcher.
+//!
+//! The machine's files are there, read-only; `/tekton` and `/workspace` are the attempt's; `/tmp`,
+//! `/var/tmp`, `/dev/shm` and the home directory are private and empty; other top-level paths can
+//! be made, seen by nobody else. The network is the machine's: steps and sidecars meet on localhost,
+//! but two attempts cannot use one port at a time. Images and resource limits are ignored. Nothing
+//! outlives the agent: the launcher kills its container when the agent's end of a pipe closes.
+
+mod attempt;
+mod launch;
+mod probe;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+
+use tenon_entrypoint::Launch;
+use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
+
+use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
+use crate::docker::place_entrypoint;
+use crate::owner::{OWNER_FILE, owner, reap_directories};
+use crate::pod::{PodDir, make_dir, remove_tree};
+
+/// Runs attempts as processes of this machine.
+pub struct HostBackend {
+    options: BackendOptions,
+    entrypoint_dir: PathBuf,
+    /// It was said that images are ignored.
+    said: AtomicBool,
+}
+
+impl HostBackend {
+    /// Prepares the agent's directory. Whether the kernel lets containers be made is not tried
+    /// here, because that takes longer than a step: see [`probe`].
+    pub fn new(mut options: BackendOptions) -> Result<HostBackend, BackendError> {
+        let fail = |error: std::io::Error| BackendError {
+            code: "agent/data-dir",
+            message: format!(
+                "the agent's directory {} cannot be written: {error}",
+                options.data_dir.display()
+            ),
+        };
+        let entrypoint_dir = place_entrypoint(&options.data_dir).map_err(fail)?;
+        options.data_dir = fs::canonicalize(&options.data_dir).map_err(fail)?;
+        Ok(HostBackend { options, entrypoint_dir, said: AtomicBool::new(false) })
+    }
+
+    fn run_dir(&self, run_id: &str) -> PathBuf {
+        self.options.data_dir.join("runs").join(run_id)
+    }
+
+    fn launcher(&self) -> PathBuf {
+        self.entrypoint_dir.join("entrypoint")
+    }
+}
+
+/// Whether this process is root.
+fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Tries whether the kernel lets this user make containers, by making one that does nothing.
+/// The error says what forbids it and what to do.
+pub fn probe(data_dir: &Path) -> Result<(), BackendError> {
+    let fail = |message: String| BackendError { code: "host/forbidden", message };
+    let io = |error: std::io::Error| fail(format!("the host backend cannot be tried: {error}"));
+    let entrypoint_dir = place_entrypoint(data_dir).map_err(io)?;
+    let root =
+        fs::canonicalize(data_dir).map_err(io)?.join(format!("probe-{}", std::process::id()));
+    make_dir(&root, 0o700).map_err(io)?;
+    let result = try_launch(&entrypoint_dir, &root);
+    let _ = fs::remove_dir(&root);
+    let output = result.map_err(io)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+fn try_launch(entrypoint_dir: &Path, root: &Path) -> std::io::Result<std::process::Output> {
+    let bin = launch::text(entrypoint_dir)?;
+    let launch = Launch {
+        user_namespace: !is_root(),
+        root: launch::text(root)?,
+        mounts: vec![launch::bind("/tekton/bin", bin, true)],
+        argv: vec![crate::pod::ENTRYPOINT.to_owned(), "purge".to_owned(), "/tmp".to_owned()],
+        ..Launch::default()
+    };
+    let mut child = Command::new(entrypoint_dir.join("entrypoint"))
+        .arg("launch")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // Held until the child has ended: closing it ends the container.
+    let mut stdin = child.stdin.take();
+    if let Some(stdin) = &mut stdin {
+        stdin.write_all(&launch.encode())?;
+    }
+    child.wait_with_output()
+}
+
+impl Backend for HostBackend {
+    fn name(&self) -> &'static str {
+        "host"
+    }
+
+    fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let dir = self.run_dir(&run.run_id);
+            let made =
+                make_dir(&dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner()));
+            made.map_err(|error| BackendError {
+                code: "infra/agent-files",
+                message: format!("{} cannot be made: {error}", dir.display()),
+            })
+        })
+    }
+
+    fn run_task<'a>(
+        &'a self,
+        task: &'a TaskInvocation,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome> {
+        Box::pin(attempt::run(self, task, sink, cancel))
+    }
+
+    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            let dir = self.run_dir(run_id);
+            if self.options.keep {
+                let _ = fs::remove_file(dir.join(OWNER_FILE));
+                return Ok(());
+            }
+            remove_tree(&dir).map_err(|error| BackendError {
+                code: "infra/agent-files",
+                message: format!("{} cannot be removed: {error}", dir.display()),
+            })
+        })
+    }
+
+    fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
+        Box::pin(async move {
+            let data_dir = &self.options.data_dir;
+            Ok(PodDir::reap(data_dir) + reap_directories(&data_dir.join("runs")))
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! The host backend on the real kernel: as root, or with user namespaces. Where neither works the
+//! tests fail with the kernel's reason, instead of passing without having tried.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tenon_agent::backend::{Backend, BackendOptions, BoxFuture, Cancel, Sink};
+use tenon_agent::host::{self, HostBackend};
+use tenon_proto::agent::v1::{
+    AttemptId, Ending, RunSpec, StepEnded, TaskInvocation, ended::Outcome, report::What,
+};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Reports {
+    seen: Mutex<Vec<What>>,
+    said: Mutex<Vec<String>>,
+    printed: tokio::sync::Notify,
+}
+
+impl Sink for Reports {
+    fn report(&self, _time_ms: i64, what: What) -> BoxFuture<'_, ()> {
+        self.seen.lock().unwrap().push(what);
+        self.printed.notify_one();
+        Box::pin(async {})
+    }
+
+    fn progress(&self, what: &str, _done: u64, _total: u64) {
+        self.said.lock().unwrap().push(what.to_owned());
+    }
+}
+
+impl Reports {
+    fn log(&self) -> String {
+        let mut log = String::new();
+        for what in self.seen.lock().unwrap().iter() {
+            if let What::Output(output) = what {
+                for line in tenon_journal::output::unpack(&output.chunk).unwrap().iter() {
+                    log += &format!("{}\n", line.text);
+                }
+            }
+        }
+        log
+    }
+
+    fn steps(&self) -> BTreeMap<String, StepEnded> {
+        let seen = self.seen.lock().unwrap();
+        let ends = seen.iter().filter_map(|what| match what {
+            What::StepEnded(end) => Some((end.step.clone(), end.clone())),
+            _ => None,
+        });
+        ends.collect()
+    }
+}
+
+struct Machine {
+    data: tempfile::TempDir,
+    backend: HostBackend,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        host::probe(data.path()).expect("the kernel lets this user make containers");
+        let backend = HostBackend::new(BackendOptions {
+            data_dir: data.path().into(),
+            ..BackendOptions::default()
+        })
+        .unwrap();
+        Self { data, backend }
+    }
+
+    async fn run(&self, pod: serde_json::Value, reports: &Reports, cancel: &Cancel) -> Outcome {
+        let run_id = "01run".to_owned();
+        self.backend
+            .prepare(&RunSpec { run_id: run_id.clone(), ..RunSpec::default() })
+            .await
+            .unwrap();
+        let task = TaskInvocation {
+            attempt: Some(AttemptId {
+                run_id: run_id.clone(),
+                task_run: "t".into(),
+                attempt: 1,
+                placement: 1,
+            }),
+            pod_json: pod.to_string(),
+            ..TaskInvocation::default()
+        };
+        let outcome =
+            tokio::time::timeout(BOUND, self.backend.run_task(&task, reports, cancel)).await;
+        let outcome = outcome.expect("the attempt ends within the bound");
+        self.backend.cleanup(&run_id).await.unwrap();
+        assert!(is_empty(&self.data.path().join("pods")), "nothing is left of the attempt");
+        assert!(is_empty(&self.data.path().join("runs")), "nothing is left of the run");
+        outcome
+    }
+
+    async fn steps(&self, steps: serde_json::Value) -> Reports {
+        let reports = Reports::default();
+        let outcome = self.run(pod(steps, json!([])), &reports, &Cancel::default()).await;
+        assert!(matches!(outcome, Outcome::Ran(_)), "{outcome:?}");
+        reports
+    }
+}
+
+fn is_empty(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn pod(steps: serde_json::Value, sidecars: serde_json::Value) -> serde_json::Value {
+    json!({"name": "t-pod", "namespace": "default", "taskRun": "t", "steps": steps, "sidecars": sidecars,
+           "results": ["r"], "maxResultSize": 4096})
+}
+
+fn step(name: &str, script: &str) -> serde_json::Value {
+    json!({"name": name, "image": "ignored", "script": format!("#!/bin/sh\n{script}\n")})
+}
+
+#[tokio::test]
+async fn steps_run_in_order_and_share_what_tekton_shares() {
+    let machine = Machine::new();
+    let reports = machine
+        .steps(json!([
+            step("one", "echo data > /workspace/shared; echo x > /leak; mkdir /www; printf %s $$ > /tekton/results/r"),
+            step(
+                "two",
+                "cat /workspace/shared; readlink /tekton/steps/step-one; cat /tekton/steps/step-one/exitCode; echo
+                 test ! -e /leak && echo private-root
+                 echo x 2>/dev/null > /tekton/run/0/out || echo read-only-run
+                 echo pwd=$PWD host=$(hostname)"
+            ),
+        ]))
+        .await;
+    assert_eq!(
+        reports.log(),
+        "data\n/tekton/run/0/status\n0\nprivate-root\nread-only-run\npwd=/ host=t-pod\n"
+    );
+    assert!(reports.said.lock().unwrap().iter().any(|said| said.contains("images are ignored")));
+    let steps = reports.steps();
+    assert_eq!(steps["two"].ending(), Ending::Completed);
+    assert!(steps["one"].task_results.contains_key("r"));
+}
+
+#[tokio::test]
+async fn the_machine_is_read_only_and_scratch_space_is_private() {
+    let machine = Machine::new();
+    let marker = tempfile::NamedTempFile::new().unwrap();
+    let reports = machine
+        .steps(json!([step(
+            "s",
+            &format!(
+                "for d in /usr /etc /var; do touch $d/tenon-test 2>/dev/null && echo wrote $d; done
+                 for d in /tmp /var/tmp /dev/shm $HOME; do touch $d/x || echo no $d; done
+                 test ! -e {} && echo own-tmp; ls /proc | grep -c '^[0-9]*$' | (read n; test $n -lt 10 && echo own-pids)
+                 echo to-null > /dev/null && echo null; test -e {} || echo hidden",
+                marker.path().display(),
+                machine.data.path().join("pods").display(),
+            )
+        )]))
+        .await;
+    assert_eq!(reports.log(), "own-tmp\nown-pids\nnull\nhidden\n");
+    assert!(!Path::new("/etc/tenon-test").exists());
+}
+
+#[tokio::test]
+async fn mount_points_and_working_directories_are_made_anywhere() {
+    let machine = Machine::new();
+    let mut one = step(
+        "s",
+        "pwd; touch /etc/tenon-deep/mount/x /vol/x && echo mounted; test -e /etc/passwd && echo rest",
+    );
+    one["workingDir"] = json!("/a/path/too/far");
+    one["volumeMounts"] = json!([{"name": "v", "mountPath": "/etc/tenon-deep/mount"}, {"name": "v", "mountPath": "/vol"}]);
+    let mut pod = pod(json!([one]), json!([]));
+    pod["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    let reports = Reports::default();
+    let outcome = machine.run(pod, &reports, &Cancel::default()).await;
+    assert!(matches!(outcome, Outcome::Ran(_)), "{outcome:?}");
+    assert_eq!(reports.log(), "/a/path/too/far\nmounted\nrest\n");
+    assert!(!Path::new("/etc/tenon-deep").exists());
+}
+
+#[tokio::test]
+async fn a_failed_step_skips_the_rest() {
+    let machine = Machine::new();
+    let reports = machine.steps(json!([step("a", "exit 3"), step("b", "echo never")])).await;
+    let steps = reports.steps();
+    assert_eq!((steps["a"].exit_code, steps["a"].ending()), (3, Ending::Error));
+    assert_eq!((steps["b"].exit_code, steps["b"].ending()), (1, Ending::Skipped));
+    assert_eq!(reports.log(), "");
+}
+
+#[tokio::test]
+async fn a_step_that_needs_an_image_is_refused() {
+    let machine = Machine::new();
+    let reports = Reports::default();
+    let pod = pod(json!([{"name": "s", "image": "busybox", "args": ["-c", "x"]}]), json!([]));
+    let outcome = machine.run(pod, &reports, &Cancel::default()).await;
+    let Outcome::Refused(refused) = outcome else { panic!("{outcome:?}") };
+    assert!(
+        refused.message.contains("no image \"busybox\" to take a command from"),
+        "{}",
+        refused.message
+    );
+}
+
+#[tokio::test]
+async fn cancelling_ends_the_whole_tree() {
+    for kill in [false, true] {
+        let machine = Machine::new();
+        let reports = Reports::default();
+        let cancel = Cancel::default();
+        let script = if kill {
+            "trap '' TERM; echo up; while :; do sleep 1; done"
+        } else {
+            "echo up; sleep 1000"
+        };
+        let tell = async {
+            while reports.log().is_empty() {
+                reports.printed.notified().await;
+            }
+            cancel.stop.cancel();
+            if kill {
+                cancel.kill.cancel();
+            }
+        };
+        let started = Instant::now();
+        let pod = pod(json!([step("s", script)]), json!([]));
+        let (outcome, ()) = tokio::join!(machine.run(pod, &reports, &cancel), tell);
+        assert!(matches!(outcome, Outcome::Stopped(_)), "{outcome:?}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+        assert_eq!(reports.steps()["s"].ending(), Ending::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_is_ready_before_the_first_step_and_ends_after_the_last() {
+    let machine = Machine::new();
+    let reports = Reports::default();
+    let mut sidecar = step(
+        "web",
+        "trap 'echo told; exit 0' TERM; echo up; touch /ready; while :; do sleep 0.05; done",
+    );
+    sidecar["readinessProbe"] =
+        json!({"exec": {"command": ["test", "-e", "/ready"]}, "periodSeconds": 1});
+    let pod = pod(json!([step("s", "echo step")]), json!([sidecar]));
+    let outcome = machine.run(pod, &reports, &Cancel::default()).await;
+    assert!(matches!(outcome, Outcome::Ran(_)), "{outcome:?}");
+    assert_eq!(reports.log(), "up\nstep\ntold\n");
+    let seen = reports.seen.lock().unwrap();
+    let Some(What::SidecarEnded(end)) = seen.last() else { panic!("{seen:?}") };
+    assert!(end.stopped);
+    assert_eq!(end.exit_code, 0);
+}
+
+#[tokio::test]
+async fn a_one_step_attempt_is_quick() {
+    let machine = Machine::new();
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let start = Instant::now();
+        machine.steps(json!([step("s", "true")])).await;
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    eprintln!("one step on the host: median {:?}, all {times:?}", times[5]);
+    assert!(times[5] < Duration::from_millis(200), "{times:?}");
+}

@@ -1,0 +1,51 @@
+//! `enter`: runs a command inside a container that `launch` made, for probes and hooks.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::{Command, ExitCode};
+
+/// Runs it with this environment; the exit code is the command's. `keeper` is the process id of
+/// the container's launcher, whose only child is the container's process 1.
+pub fn enter(
+    keeper: &OsStr,
+    program: OsString,
+    arguments: impl Iterator<Item = OsString>,
+) -> ExitCode {
+    let entered = keeper
+        .to_str()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+        .and_then(join)
+        .and_then(|()| Command::new(program).args(arguments).status());
+    match entered {
+        Ok(status) => {
+            ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(255))
+        }
+        Err(error) => {
+            eprintln!("cannot run a command in the container: {error}");
+            ExitCode::from(126)
+        }
+    }
+}
+
+fn join(keeper: &str) -> io::Result<()> {
+    let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
+    let child: i32 =
+        children.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    let own = std::fs::read_link("/proc/self/ns/user")?;
+    let other = std::fs::read_link(format!("/proc/{child}/ns/user"))?;
+    let mut kinds =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if own != other {
+        kinds |= libc::CLONE_NEWUSER;
+    }
+    // SAFETY: plain calls on numbers; the descriptor is closed by the end of this short program.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, child, 0);
+        let process =
+            i32::try_from(process).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        if process < 0 || libc::setns(process, kinds) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    std::env::set_current_dir("/")
+}
