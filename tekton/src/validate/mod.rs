@@ -123,6 +123,7 @@ impl<'a> Context<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde::de::DeserializeOwned;
 
     use super::*;
@@ -142,5 +143,40 @@ mod tests {
     fn other_kinds_are_not_judged() {
         let object = Object::Secret(Box::default());
         assert_eq!(validate(&object, &FeatureFlags::default()), []);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_and_errors_are_sorted(
+            text in r#"(\$\(|\)|params|tasks|context\.|results|steps|\.|a|b|\[|\*|\]|"|'| |\n|0){0,30}"#
+        ) {
+            let params: Vec<crate::v1::ParamSpec> = parsed(
+                r#"[{"name":"a","type":"array"},{"name":"b","type":"object","properties":{"a":{"type":"string"}}}]"#,
+            );
+            let param = crate::v1::Param { name: "p".to_owned(), value: text.as_str().into() };
+            let step = crate::v1::Step {
+                image: text.clone(),
+                script: text.clone(),
+                args: vec![text.clone()],
+                ..Default::default()
+            };
+            let task_spec = crate::v1::TaskSpec { steps: vec![step], ..Default::default() };
+            let task = crate::v1::PipelineTask {
+                name: "a".to_owned(),
+                params: vec![param],
+                task_spec: Some(crate::v1::EmbeddedTask { task_spec, ..Default::default() }),
+                ..Default::default()
+            };
+            let mut pipeline = crate::v1::Pipeline::default();
+            pipeline.spec.params = params;
+            pipeline.spec.tasks = vec![task];
+            let object = Object::Pipeline(Box::new(pipeline));
+            let errors = validate(&object, &FeatureFlags::default());
+            let texts: Vec<_> = errors.iter().map(|it| (&it.message, &it.details)).collect();
+            prop_assert!(texts.is_sorted_by(|before, after| before < after));
+            for error in &errors {
+                prop_assert!(error.paths.is_sorted_by(|before, after| before < after));
+            }
+        }
     }
 }
