@@ -126,6 +126,25 @@ pub fn unpacked(archive: &str) -> Result<PathBuf, Failure> {
     Ok(dir)
 }
 
+/// One program of one package that needs nothing beyond the C library, fetched only if it is not there yet.
+pub fn program(package: &str, path: &str) -> Result<PathBuf, Failure> {
+    let prefix = format!("{package}_");
+    let there = fs::read_dir(cache().join("unpacked")).ok().and_then(|mut entries| {
+        entries.find_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            (name.starts_with(&prefix) && !name.contains(".tmp")).then(|| entry.path())
+        })
+    });
+    if let Some(dir) = there {
+        return Ok(dir.join(path));
+    }
+    download(&[package])?;
+    let archives = closure(&[package])?;
+    let archive = archives.iter().find(|archive| archive.starts_with(&prefix));
+    Ok(unpacked(archive.ok_or_else(|| format!("apt knows no package {package}"))?)?.join(path))
+}
+
 /// Installs packages into this system, after asking.
 pub fn install(ask: bool, packages: &[&str]) -> Result<(), Failure> {
     confirm(ask, &format!("installing the package(s) {} with apt-get", packages.join(", ")))?;

@@ -37,11 +37,7 @@ impl Registries {
     /// Starts both and puts `tenon/busybox:1` into them.
     pub fn start() -> Result<Registries, Failure> {
         let start = begin("registries");
-        packages::download(&["docker-registry"])?;
-        let archives = packages::closure(&["docker-registry"])?;
-        let archive = archives.iter().find(|archive| archive.starts_with("docker-registry_"));
-        let program = packages::unpacked(archive.ok_or("apt knows no docker-registry")?)?
-            .join("usr/bin/docker-registry");
+        let program = packages::program("docker-registry", "usr/bin/docker-registry")?;
         let open = Registry::start(&program, "open", None)?;
         let guarded = Registry::start(&program, "guarded", Some(HTPASSWD))?;
         let registries = Registries { open, guarded };

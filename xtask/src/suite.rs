@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::command::{Check, Failure, begin, cargo, done, exists, output, run, stream};
+use crate::command::{Check, Failure, begin, cargo, command, done, exists, output, run, stream};
 use crate::registry::Registries;
 use crate::{daemon, images, source};
 
@@ -42,6 +42,9 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
         count.tests("documentation tests", cargo(&["test", "--locked", "--workspace", "--doc"]))?;
         done("documentation tests", start);
         count.check("lints", source::lints);
+        if exists("cargo-fuzz") {
+            count.check("twenty seconds of fuzzing", fuzz);
+        }
     }
     drop(registries);
     for failure in &count.failures {
@@ -49,6 +52,12 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     if count.failed == 0 { Ok(()) } else { Err("some tests failed".to_owned()) }
+}
+
+/// cargo-fuzz needs a nightly compiler; the corpus is run by the ordinary tests too.
+fn fuzz() -> Result<(), Failure> {
+    let target = ["run", "--fuzz-dir", "tekton/fuzz", "load", "--", "-max_total_time=20"];
+    run(command("rustup", ["run", "nightly", "cargo", "fuzz"].iter().chain(&target)))
 }
 
 /// nextest where it is installed, else cargo's own.
