@@ -26,6 +26,7 @@ use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, S
 use crate::entrypoint_binary::ENTRYPOINT;
 use crate::owner::{OWNER_FILE, is_dead, owner, reap_directories};
 use crate::pod::{PodDir, make_dir};
+pub(crate) use error::Failure;
 use images::Images;
 
 /// How long an answer of the daemon may take; pulls and starts on slow disks take long.
