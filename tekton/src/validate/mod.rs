@@ -13,6 +13,7 @@ mod params;
 mod pipeline;
 mod pipeline_params;
 mod pipeline_results;
+mod pipeline_task;
 mod pipelinerun;
 mod propagated;
 mod refs;
@@ -157,7 +158,7 @@ mod tests {
             let step = crate::v1::Step {
                 image: text.clone(),
                 script: text.clone(),
-                args: vec![text.clone()],
+                args: vec![text],
                 ..Default::default()
             };
             let task_spec = crate::v1::TaskSpec { steps: vec![step], ..Default::default() };
