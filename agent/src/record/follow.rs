@@ -281,9 +281,11 @@ impl Work {
         bytes: &[u8],
     ) -> Result<(), Gone> {
         let tail = &mut self.tails[index];
-        let (lines, stream) = match stream {
-            frame::Stream::Stdout => (&mut tail.stdout, Stream::Stdout),
-            frame::Stream::Stderr => (&mut tail.stderr, Stream::Stderr),
+        let stdout = (&mut tail.stdout, Stream::Stdout);
+        let stderr = (&mut tail.stderr, Stream::Stderr);
+        let ((lines, stream), (other, other_stream)) = match stream {
+            frame::Stream::Stdout => (stdout, stderr),
+            frame::Stream::Stderr => (stderr, stdout),
         };
         let mut packer = Packer {
             index,
@@ -292,6 +294,9 @@ impl Work {
             out: &self.out,
             gone: false,
         };
+        other.interrupt(&self.masker, |time, partial, text| {
+            packer.add(time, other_stream, partial, text);
+        });
         lines.push(&self.masker, time_ms, bytes, |time, partial, text| {
             packer.add(time, stream, partial, text);
         });

@@ -63,6 +63,20 @@ impl Lines {
         self.give_lines(self.pending_since, &mut line);
     }
 
+    /// The other stream is about to print: what stands here without a newline came first, so it is
+    /// given now, as a part. What a secret may begin in is kept.
+    pub fn interrupt(&mut self, masker: &Masker, mut line: impl FnMut(i64, bool, &str)) {
+        let safe = char_boundary(&self.pending, masker.safe_length(&self.pending));
+        if safe == 0 {
+            return;
+        }
+        self.masked.clear();
+        masker.mask_into(&self.pending[..safe], &mut self.masked);
+        line(self.pending_since, true, &String::from_utf8_lossy(&self.masked));
+        self.continued = true;
+        self.pending.drain(..safe);
+    }
+
     fn keep(&mut self, time_ms: i64, bytes: &[u8]) {
         if self.pending.is_empty() {
             self.pending_since = time_ms;
@@ -141,6 +155,24 @@ mod tests {
     fn texts(masker: &Masker, chunks: &[&[u8]]) -> Vec<String> {
         let lines = split(masker, chunks);
         lines.into_iter().map(|(_, _, text)| text).collect()
+    }
+
+    #[test]
+    fn an_interrupted_line_comes_in_parts_and_keeps_what_may_begin_a_secret() {
+        for (secrets, parts) in [
+            (Masker::default(), vec![(true, "doing it hun"), (false, "ter2 done")]),
+            (Masker::new([&b"hunter2"[..]]), vec![(true, "doin"), (false, "g it *** done")]),
+        ] {
+            let mut lines = Lines::default();
+            let mut seen = Vec::new();
+            let mut see = |_, partial, text: &str| seen.push((partial, text.to_owned()));
+            lines.push(&secrets, 1, b"doing it hun", &mut see);
+            lines.interrupt(&secrets, &mut see);
+            lines.push(&secrets, 2, b"ter2 done\n", &mut see);
+            let parts: Vec<_> =
+                parts.into_iter().map(|(partial, text)| (partial, text.to_owned())).collect();
+            assert_eq!(seen, parts);
+        }
     }
 
     #[test]

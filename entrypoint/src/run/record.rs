@@ -78,7 +78,8 @@ impl Record {
         });
     }
 
-    /// Moves what one read of `pipe` gives into a frame, and shows it to `also`. `Ok(0)` is the end of the pipe. Not to be called while [`Record::is_behind`].
+    /// Moves what one read of `pipe` gives into a frame, and shows it to `also`. `Ok(0)` is the end
+    /// of the pipe. Not to be called while [`Record::is_behind`].
     pub fn copy_from(
         &mut self,
         pipe: &mut File,
