@@ -1,3 +1,5 @@
+//! Substitution by table and by property: single pass, unknown references kept, arrays in place.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The TaskRun and the CustomRun that are built for a PipelineTask.
+
 use super::*;
 use crate::v1::TaskSpec;
 

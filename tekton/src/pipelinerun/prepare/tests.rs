@@ -1,3 +1,5 @@
+//! Preparing a PipelineRun: what is refused and with which words, and what applying leaves behind.
+
 use super::*;
 use crate::v1::ParamValue;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! What a planned pod holds: containers, mounts, environment and gates, by the facts of the reference.
+
 use super::*;
 use serde_json::json;
 
