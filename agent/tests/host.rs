@@ -41,7 +41,7 @@ impl Reports {
         let mut log = String::new();
         for what in self.seen.lock().unwrap().iter() {
             if let What::Output(output) = what {
-                for line in tenon_journal::output::unpack(&output.chunk).unwrap().iter() {
+                for line in tenon_journal::output::unpack(&output.chunk).unwrap().lines() {
                     log += &format!("{}\n", line.text);
                 }
             }
@@ -77,7 +77,8 @@ impl Machine {
     }
 
     async fn run(&self, pod: serde_json::Value, reports: &Reports, cancel: &Cancel) -> Outcome {
-        let run_id = "01run".to_owned();
+        // Unique: what is private of an attempt is in one place for all agents of a user.
+        let run_id = self.data.path().file_name().unwrap().to_string_lossy().into_owned();
         self.backend
             .prepare(&RunSpec { run_id: run_id.clone(), ..RunSpec::default() })
             .await
@@ -252,8 +253,14 @@ async fn a_sidecar_is_ready_before_the_first_step_and_ends_after_the_last() {
     let pod = pod(json!([step("s", "echo step")]), json!([sidecar]));
     let outcome = machine.run(pod, &reports, &Cancel::default()).await;
     assert!(matches!(outcome, Outcome::Ran(_)), "{outcome:?}");
-    assert_eq!(reports.log(), "up\nstep\ntold\n");
+    let log = reports.log();
+    for line in ["up\n", "step\n", "told\n"] {
+        assert!(log.contains(line), "{log}");
+    }
     let seen = reports.seen.lock().unwrap();
+    let at = |wanted: fn(&What) -> bool| seen.iter().position(wanted).unwrap();
+    let sidecar = at(|what| matches!(what, What::SidecarStarted(_)));
+    assert!(sidecar < at(|what| matches!(what, What::StepStarted(_))));
     let Some(What::SidecarEnded(end)) = seen.last() else { panic!("{seen:?}") };
     assert!(end.stopped);
     assert_eq!(end.exit_code, 0);

@@ -149,10 +149,12 @@ fn signal(child: &Child, signal: &str) {
 const GOES_ON: (bool, bool) = (true, false);
 const STOPS: (bool, bool) = (false, true);
 
+/// Script, onError, timeout in ms, then: code, ending, shown code, post files, exitCode file.
+type Row = (&'static str, OnError, i64, i32, Ending, i32, (bool, bool), Option<&'static str>);
+
 #[test]
 fn the_outcome_table() {
-    // script, onError, timeout ms -> code, ending, shown, post files, exitCode file
-    let table: &[(&str, OnError, i64, i32, Ending, i32, (bool, bool), Option<&str>)] = &[
+    let table: &[Row] = &[
         ("exit 0", OnError::StopAndFail, 0, 0, Ending::Completed, 0, GOES_ON, Some("0")),
         ("exit 3", OnError::StopAndFail, 0, 3, Ending::Error, 3, STOPS, None),
         ("exit 3", OnError::Continue, 0, 0, Ending::Continued, 3, GOES_ON, Some("3")),
