@@ -28,6 +28,7 @@ mod v1beta1;
 mod variables;
 mod when;
 mod workspaces;
+mod written;
 
 pub use diagnose::check;
 pub use field_error::FieldError;
@@ -58,7 +59,9 @@ pub fn validate_document(document: &Document, flags: &FeatureFlags) -> Vec<Field
     {
         errors.also(stepaction::check_default_references(&action.spec.params).via_field("spec"));
     }
-    errors.into_merged()
+    let mut errors = errors.into_merged();
+    written::forgive_empty_properties(&document.root, &mut errors);
+    errors
 }
 
 fn validate_object(context: Context<'_>, object: &Object) -> FieldErrors {
