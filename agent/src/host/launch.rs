@@ -59,17 +59,16 @@ pub fn launch(
     let root_user = plan.identity.user.unwrap_or(0) == 0;
     let home = if root_user { home() } else { "/".to_owned() };
     let mut mounts = Vec::new();
-    // The agent's own files are nobody's business, and the machine's scratch space is shared by all.
-    for (target, mode) in
-        [(home.as_str(), 0o700), ("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/dev/shm", 0o1777)]
-    {
-        if target != "/" {
-            mounts.push(tmpfs(target, mode, None));
-        }
+    // The machine's scratch space is shared by all, and the agent's own files are nobody's business.
+    for scratch in ["/tmp", "/var/tmp", "/dev/shm"] {
+        mounts.push(tmpfs(scratch, 0o1777, None));
     }
-    let hidden = ["/tmp/", "/var/tmp/", "/dev/shm/", &format!("{home}/")]
-        .map(|one| data_dir.starts_with(one.trim_end_matches('/')) && one != "//");
-    if !hidden.contains(&true) {
+    // After /tmp, in which it may be.
+    if home != "/" {
+        mounts.push(tmpfs(&home, 0o700, None));
+    }
+    let hides = |mount: &Mount| data_dir.starts_with(&mount.target);
+    if !mounts.iter().any(hides) {
         mounts.push(tmpfs(&text(data_dir)?, 0o700, None));
     }
     if let Some(hosts) = hosts {
