@@ -1,8 +1,7 @@
 //! `tenon doctor`: can this machine run pipelines, and if not, what is to be done?
 
 use std::fs;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use tenon_reporter::pretty::Paint;
@@ -15,33 +14,33 @@ use crate::terminal;
 /// One thing that was looked at.
 #[derive(Serialize)]
 struct Finding {
-    name: &'static str,
+    name: String,
     ok: bool,
     message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
-}
-
-impl Finding {
-    fn new(name: &'static str, result: Result<String, (String, &str)>) -> Finding {
-        match result {
-            Ok(message) => Finding { name, ok: true, message, hint: None },
-            Err((message, hint)) => {
-                Finding { name, ok: false, message, hint: Some(hint.to_owned()) }
-            }
-        }
-    }
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hint: String,
 }
 
 /// `tenon doctor`.
 pub fn doctor(args: &DoctorArgs, state_dir: &Path) -> Result<Exit, Failure> {
-    let findings = [
-        Finding::new("state", state(state_dir)),
-        Finding::new("docker", docker()),
-        Finding::new("host", host()),
-    ];
+    let data_dir = state_dir.join("agent");
+    let state = state(state_dir);
+    let mut docker_works = true;
+    let mut findings = Vec::new();
+    for check in checks(&data_dir)? {
+        docker_works &= check.ok || !check.required;
+        findings.push(Finding {
+            name: check.name.to_owned(),
+            ok: check.ok,
+            message: check.detail,
+            hint: check.hint,
+        });
+    }
+    let host = host(&data_dir);
     // Either backend is enough.
-    let works = findings[0].ok && (findings[1].ok || findings[2].ok);
+    let works = state.ok && (docker_works || host.ok);
+    findings.insert(0, state);
+    findings.push(host);
     let value = serde_json::json!({"ok": works, "checks": findings});
     answer(args.output, &value, || {
         let style = terminal::stdout_style();
@@ -51,9 +50,9 @@ pub fn doctor(args: &DoctorArgs, state_dir: &Path) -> Result<Exit, Failure> {
                 true => style.paint(Paint::GOOD, "✓"),
                 false => style.paint(Paint::WARN, "✗"),
             };
-            text.push_str(&format!("{sign} {:<7} {}\n", finding.name, finding.message));
-            if let Some(hint) = &finding.hint {
-                text.push_str(&format!("  {:<7} hint: {hint}\n", ""));
+            text.push_str(&format!("{sign} {:<17} {}\n", finding.name, finding.message));
+            if !finding.hint.is_empty() {
+                text.push_str(&format!("  {:<17} hint: {}\n", "", finding.hint));
             }
         }
         text.push_str(match works {
@@ -65,56 +64,36 @@ pub fn doctor(args: &DoctorArgs, state_dir: &Path) -> Result<Exit, Failure> {
     Ok(if works { Exit::Success } else { Exit::Environment })
 }
 
-fn state(dir: &Path) -> Result<String, (String, &'static str)> {
-    let probe = dir.join(format!(".doctor-{}", std::process::id()));
-    fs::create_dir_all(dir)
-        .and_then(|()| fs::write(&probe, b"probe"))
-        .and_then(|()| fs::remove_file(&probe))
-        .map(|()| format!("runs are stored in {}", dir.display()))
-        .map_err(|error| {
-            (
-                format!("cannot write in {}: {error}", dir.display()),
-                "--state-dir or TENON_STATE_DIR chooses another directory",
-            )
-        })
+/// What the agent's Docker backend needs.
+fn checks(data_dir: &Path) -> Result<Vec<tenon_agent::doctor::Check>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Environment, format!("cannot start: {error}")))?;
+    Ok(runtime.block_on(tenon_agent::doctor::checks(data_dir)))
 }
 
-/// The socket that Docker listens on: of `DOCKER_HOST` if that names one.
-fn docker() -> Result<String, (String, &'static str)> {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-    let path = match host.strip_prefix("unix://") {
-        Some(path) => PathBuf::from(path),
-        None if host.is_empty() => PathBuf::from("/var/run/docker.sock"),
-        None => {
-            let hint =
-                "the Docker backend uses a local socket: unset DOCKER_HOST, or use --backend host";
-            return Err((format!("DOCKER_HOST is {host}"), hint));
-        }
+/// Whether steps can run without Docker.
+fn host(data_dir: &Path) -> Finding {
+    let (ok, message, hint) = match tenon_agent::host::probe(data_dir) {
+        Ok(()) => (true, "steps can run without Docker".to_owned(), ""),
+        Err(error) => (false, error.to_string(), "only needed where there is no Docker"),
     };
-    UnixStream::connect(&path).map(|_| format!("the daemon answers at {}", path.display())).map_err(
-        |error| {
-            (
-                format!("no daemon at {}: {error}", path.display()),
-                "start Docker and be in the group of its socket; or use --backend host",
-            )
-        },
-    )
+    Finding { name: "host".to_owned(), ok, message, hint: hint.to_owned() }
 }
 
-/// What steps without containers need: namespaces of their own.
-fn host() -> Result<String, (String, &'static str)> {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } == 0 {
-        return Ok("steps can run without Docker (as root)".to_owned());
-    }
-    let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
-    let clone =
-        fs::read_to_string("/proc/sys/kernel/unprivileged_userns_clone").unwrap_or_default();
-    if limit.trim() == "0" || clone.trim() == "0" {
-        return Err((
-            "user namespaces are switched off for you".to_owned(),
-            "sysctl user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1, or use Docker",
-        ));
-    }
-    Ok("steps can run without Docker, in user namespaces".to_owned())
+fn state(dir: &Path) -> Finding {
+    let probe = dir.join(format!(".doctor-{}", std::process::id()));
+    let written = fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&probe, b"probe"))
+        .and_then(|()| fs::remove_file(&probe));
+    let (ok, message, hint) = match written {
+        Ok(()) => (true, format!("runs are stored in {}", dir.display()), ""),
+        Err(error) => (
+            false,
+            format!("cannot write in {}: {error}", dir.display()),
+            "--state-dir or TENON_STATE_DIR chooses another directory",
+        ),
+    };
+    Finding { name: "state".to_owned(), ok, message, hint: hint.to_owned() }
 }

@@ -39,6 +39,10 @@ fn start() -> Result<Exit, Failure> {
     let matches = command.clone().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let state_dir = cli.state_dir.unwrap_or_else(tenon_reporter::history::default_state_dir);
+    // Containers mount what is below it, and mounts have absolute paths.
+    let state_dir = std::path::absolute(&state_dir).map_err(|error| {
+        Failure::new(Exit::Usage, format!("--state-dir {}: {error}", state_dir.display()))
+    })?;
     match cli.command {
         Command::Run(args) => run::run(*args, state_dir),
         Command::Validate(args) => inspect::validate(&args),

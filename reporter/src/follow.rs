@@ -137,7 +137,7 @@ pub trait Terminal {
     fn progress(&mut self) -> Vec<(String, String, u64, u64)> {
         Vec::new()
     }
-    /// A remark for the block.
+    /// A remark to the user: the latest one.
     fn note(&self) -> String {
         String::new()
     }

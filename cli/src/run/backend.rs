@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tenon_agent::ImageMap;
 use tenon_agent::backend::{Backend, BackendError, BackendOptions};
-use tenon_agent::docker::DockerBackend;
+use tenon_agent::detect::{self, detect};
 
 use super::Settings;
 use crate::args::BackendChoice;
 use crate::exit::{Exit, Failure};
+use crate::terminal;
 
 /// The backend that the user chose, or the one that this machine has.
 pub async fn open(settings: &Settings) -> Result<Arc<dyn Backend>, Failure> {
@@ -17,20 +18,21 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Backend>, Failure> {
         keep: settings.args.keep,
         image_map: image_map(settings)?,
     };
-    match settings.args.backend {
-        BackendChoice::Docker | BackendChoice::Auto => {
-            let backend = DockerBackend::connect(options).await.map_err(refused)?;
-            let _ = backend.reap().await.map_err(refused)?;
-            Ok(Arc::new(backend))
-        }
-        BackendChoice::Host => {
-            Err(Failure::new(Exit::Environment, "this build has no host backend"))
-        }
+    let choice = match settings.args.backend {
+        BackendChoice::Auto => detect::BackendChoice::Auto,
+        BackendChoice::Docker => detect::BackendChoice::Docker,
+        BackendChoice::Host => detect::BackendChoice::Host,
+    };
+    let (backend, why) = detect(choice, options).await.map_err(refused)?;
+    let chosen_by_tenon = settings.args.backend == BackendChoice::Auto;
+    if (chosen_by_tenon && !settings.args.quiet) || settings.args.debug {
+        terminal::note(&format!("steps run on {why}"));
     }
+    Ok(backend)
 }
 
 fn refused(error: BackendError) -> Failure {
-    Failure::new(Exit::Environment, error.to_string())
+    Failure::new(Exit::Environment, error).hint("`tenon doctor` says what this machine lacks")
 }
 
 fn image_map(settings: &Settings) -> Result<ImageMap, Failure> {

@@ -1,6 +1,8 @@
 //! Starts a coordinator and an agent in this process and runs what was prepared, one run after the
 //! other. The only file of the command line that touches the coordinator.
 
+use std::sync::Arc;
+
 use tenon_agent::{Agent, AgentOptions};
 use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, objects_to_yaml};
 use tenon_engine::RunId;
@@ -46,6 +48,17 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
     }
     let agent = AgentOptions { name: host_name(), slots: slots(settings) };
     let mut agents = JoinSet::new();
+    // What dead processes left behind hinders no new run: it is removed beside it.
+    let reaper = Arc::clone(&backend);
+    agents.spawn(async move {
+        match reaper.reap().await {
+            Ok(0) => {}
+            Ok(count) => {
+                terminal::note(&format!("removed {count} things that a dead process left"))
+            }
+            Err(error) => terminal::note(&format!("cannot clean up after dead processes: {error}")),
+        }
+    });
     agents.spawn(Agent::new(agent, backend).run(inbox, outbox, CancellationToken::new()));
     let mut session = Session { settings, local, signals, documents: 0 };
     let result = session.run_all(prepared).await;

@@ -145,9 +145,15 @@ impl Pretty {
         self.tasks.set_progress(task_run, progress);
     }
 
-    /// A remark that stays in the block until the end.
+    /// A remark to the user, as a line of its own; saying the same again says nothing.
     pub fn note(&mut self, note: &str) {
+        if note == self.note || note.is_empty() {
+            return;
+        }
         note.clone_into(&mut self.note);
+        let text = self.options.style.paint(Paint::WARN, note);
+        self.pending.push_str(&text);
+        self.pending.push('\n');
     }
 
     /// Bytes of text that wait for a frame.
@@ -166,7 +172,7 @@ impl Pretty {
         let lines = match self.started {
             Some(started) if !self.ended => {
                 let style = self.options.style;
-                status::lines(&self.tasks, &self.name, &self.note, started, now, style, size)
+                status::lines(&self.tasks, &self.name, started, now, style, size)
             }
             _ => Vec::new(),
         };

@@ -34,11 +34,11 @@ pub fn narrate(event: &Event, tasks: &Tasks, style: Style, out: &mut String) {
 fn text(event: &Event, style: Style) -> Option<String> {
     let text = match event.kind {
         Kind::RunStart => {
-            let what = match &event.pipeline {
-                Some(pipeline) => format!(" ({pipeline})"),
-                None => String::new(),
-            };
             let name = super::run_name(event);
+            let what = match &event.pipeline {
+                Some(pipeline) if *pipeline != name => format!(" ({pipeline})"),
+                _ => String::new(),
+            };
             let id = style.paint(Paint::DIM, &format!("run {}", event.run_id));
             format!("{}{what}  {id}", style.paint(Paint::BOLD, &name))
         }

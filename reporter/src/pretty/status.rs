@@ -77,12 +77,10 @@ impl Block {
     }
 }
 
-/// The lines of the block, each with its width. `name` is the run's, `note` what is to be said
-/// besides (that it is being cancelled).
+/// The lines of the block, each with its width. `name` is the run's.
 pub fn lines(
     tasks: &Tasks,
     name: &str,
-    note: &str,
     started: Time,
     now: Time,
     style: Style,
@@ -102,9 +100,6 @@ pub fn lines(
         format!("{} · {} running · {done} done", duration(now.0 - started.0), running.len());
     if bad > 0 {
         let _ = write!(head, " · {bad} failed");
-    }
-    if !note.is_empty() {
-        let _ = write!(head, " · {note}");
     }
     let mut line = Line::new(columns);
     line.add(style, Paint::GOOD, spinner);

@@ -90,7 +90,7 @@ fn write_failure(row: &Row, style: Style, out: &mut String) {
 
 fn write_table(rows: &[Row], style: Style, columns: usize, out: &mut String) {
     let fixed = 2 + 1 + STATUS + 1 + DURATION + 1 + ATTEMPTS + 2;
-    let room = columns.saturating_sub(fixed).max(16);
+    let room = columns.saturating_sub(fixed).max(12);
     let longest_reason = rows.iter().map(|row| width(&why(row))).max().unwrap_or(0).max(6);
     let longest_name = rows.iter().map(|row| width(&row.label)).max().unwrap_or(0).max(4);
     // Names get what they need as long as reasons keep a third of the room.
