@@ -50,7 +50,7 @@ impl Agent {
         Agent { options, backend }
     }
 
-    /// Says hello, then works until the inbox is closed and all work is done, or until `shutdown`
+    /// Says hello, then works until the inbox is closed and all left is killed and removed, or until `shutdown`
     /// fires: then it stops every attempt, with grace, and still waits until nothing runs any more.
     pub async fn run(
         self,
@@ -133,8 +133,12 @@ impl Loop {
                     Some(message) => self.take(message),
                     None => {
                         inbox_open = false;
-                        // Nobody is left to acknowledge anything.
+                        // Nobody is left to acknowledge anything, or to wait for an end with grace.
                         self.acknowledge(u64::MAX);
+                        for cancel in self.live.values() {
+                            cancel.stop.cancel();
+                            cancel.kill.cancel();
+                        }
                     }
                 },
                 Some(said) = reported.recv(), if has_room => self.pass_on(said).await,

@@ -60,6 +60,10 @@ impl Failure {
             return disk_full(&text);
         }
         match error {
+            // Removed since it was looked for: it is looked for again.
+            _ if text.contains("No such image") => {
+                Failure::Infra { reason: "infra/image-gone", message: format!("{what}: {text}") }
+            }
             Error::DockerResponseServerError { status_code, .. } if *status_code < 500 => {
                 Failure::Refused {
                     reason: "CreateContainerConfigError".to_owned(),

@@ -89,10 +89,13 @@ pub fn build(
         ..PodPlan::default()
     };
     for (index, step) in pod.steps.iter().enumerate() {
-        plan.steps.push(step_plan(&context, index, step)?);
+        let planned = step_plan(&context, index, step);
+        plan.steps.push(planned.map_err(|error| told(error, "step", &step.name, &attempt))?);
     }
     for (index, sidecar) in pod.sidecars.iter().enumerate() {
-        plan.sidecars.push(sidecar_plan(&context, index, sidecar)?);
+        let planned = sidecar_plan(&context, index, sidecar);
+        plan.sidecars
+            .push(planned.map_err(|error| told(error, "sidecar", &sidecar.name, &attempt))?);
     }
     let secret_values = materials.secrets.values().flat_map(|s| s.values.values());
     plan.secrets = secret_values
@@ -101,6 +104,22 @@ pub fn build(
         .collect();
     plan.pull_configs = pull_configs(pod, &materials);
     Ok(plan)
+}
+
+/// Tekton's words around the kubelet's.
+fn told(error: BuildError, kind: &str, name: &str, attempt: &AttemptId) -> BuildError {
+    let BuildError::Refused(refusal) = error else {
+        return error;
+    };
+    let Refusal { reason, message } = refusal;
+    let task_run = &attempt.task_run;
+    BuildError::Refused(Refusal {
+        reason,
+        message: format!(
+            "the {kind} {name:?} in TaskRun {task_run:?} failed to start. \
+             The pod errored with the message: \"{message}.\""
+        ),
+    })
 }
 
 /// Contents of the pull secrets that are there; one that is missing is no error in Kubernetes.

@@ -17,6 +17,9 @@ use super::dir::make_dir;
 use super::env::pod_field;
 use super::{Materials, PodDir, Refusal, paths};
 
+/// The CSI driver by which a directory of this machine is bound to a workspace.
+const DIRECTORY_DRIVER: &str = "directory.tenon.dev";
+
 /// Where a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
@@ -106,6 +109,17 @@ fn make_one(
     }
     if let Some(host) = &volume.host_path {
         return Ok(Mounted { source: host_path(volume, host)?, read_only: false });
+    }
+    if let Some(csi) = &volume.csi
+        && csi.driver == DIRECTORY_DRIVER
+    {
+        let path = csi.volume_attributes.get("path");
+        let source = PathBuf::from(path.map(String::as_str).unwrap_or_default());
+        if !source.is_absolute() || !source.is_dir() {
+            let message = format!("\"{}\" is not a directory", source.display());
+            return Err(missing(volume, &message));
+        }
+        return Ok(Mounted { source, read_only: csi.read_only == Some(true) });
     }
     if let Some(kind) = only_in_a_cluster(volume) {
         return Err(BuildError::Refused(Refusal {

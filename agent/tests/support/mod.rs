@@ -12,6 +12,7 @@ use tenon_agent::docker::DockerBackend;
 use tenon_journal::output;
 use tenon_proto::agent::v1::report::What;
 use tenon_proto::agent::v1::{AttemptId, Ending, RunSpec, StepEnded, TaskInvocation, ended};
+use tokio::sync::Notify;
 
 /// The image of the tests: busybox, CMD `sh`, no ENTRYPOINT.
 pub const IMAGE: &str = "tenon-agent-test:1";
@@ -42,12 +43,15 @@ pub fn images() {
     });
 }
 
-/// Remembers reports.
+/// Remembers reports, and tells when something was printed.
 #[derive(Default)]
-pub struct Remember(pub Mutex<Vec<What>>);
+pub struct Remember(pub Mutex<Vec<What>>, pub Arc<Notify>);
 
 impl Sink for Remember {
     fn report(&self, _time_ms: i64, what: What) -> BoxFuture<'_, ()> {
+        if matches!(what, What::Output(_)) {
+            self.1.notify_one();
+        }
         self.0.lock().unwrap().push(what);
         Box::pin(async {})
     }
@@ -113,6 +117,8 @@ impl Ran {
 pub struct Machine {
     pub backend: Arc<DockerBackend>,
     pub data: tempfile::TempDir,
+    /// Something was printed.
+    pub printed: Arc<Notify>,
 }
 
 impl Machine {
@@ -122,7 +128,8 @@ impl Machine {
         let options =
             BackendOptions { data_dir: data.path().to_owned(), ..BackendOptions::default() };
         let backend = Arc::new(DockerBackend::connect(options).await.unwrap());
-        Machine { backend, data }
+        let printed = Arc::default();
+        Machine { backend, data, printed }
     }
 
     /// Runs a pod given as JSON. Missing parts of the pod and of the steps are filled in.
@@ -139,11 +146,15 @@ impl Machine {
     ) -> Ran {
         let task = invocation(pod, secrets, config_maps);
         let key = tenon_agent::pod::attempt_key(task.attempt.as_ref().unwrap());
-        let sink = Remember::default();
+        let sink = Remember(Mutex::default(), self.printed.clone());
         let run =
             RunSpec { run_id: task.attempt.as_ref().unwrap().run_id.clone(), ..RunSpec::default() };
         self.backend.prepare(&run).await.unwrap();
-        let outcome = self.backend.run_task(&task, &sink, cancel).await;
+        let limit = std::time::Duration::from_secs(60);
+        let running = self.backend.run_task(&task, &sink, cancel);
+        let outcome = tokio::time::timeout(limit, running)
+            .await
+            .unwrap_or_else(|_| panic!("not over after 60 s: {:#?}", sink.0.lock().unwrap()));
         self.backend.cleanup(&run.run_id).await.unwrap();
         self.assert_nothing_left(&key);
         Ran { outcome, reports: sink.0.into_inner().unwrap(), key }
@@ -174,7 +185,9 @@ pub fn invocation(mut pod: Value, secrets: Vec<Value>, config_maps: Vec<Value>) 
     };
     let run_id = format!("test{}x{number}", std::process::id());
     for (kind, prefix) in [("steps", "s"), ("sidecars", "sc")] {
-        for (index, step) in pod[kind].as_array_mut().into_iter().flatten().enumerate() {
+        for (index, step) in
+            pod.get_mut(kind).and_then(Value::as_array_mut).into_iter().flatten().enumerate()
+        {
             if step["image"].is_null() {
                 step["image"] = json!(IMAGE);
             }

@@ -10,7 +10,7 @@ use super::{Attempt, PAUSE};
 use crate::docker::error::{self, Failure};
 use crate::docker::probe;
 use crate::owner::OWNER_FILE;
-use crate::record::{self, Followed};
+use crate::record::{self, Fate, Followed};
 
 /// What sidecars get between SIGTERM and SIGKILL, as in Kubernetes.
 const GRACE: Duration = Duration::from_secs(30);
@@ -67,10 +67,23 @@ impl<'a> Attempt<'a> {
         }
         let drain = async {
             while let Some(followed) = watch.followed.recv().await {
-                if let Followed::Output { index, time_ms, lines, chunk } = followed {
-                    let what = record::output(self.plan_of(index), lines, chunk);
-                    self.sink.report(time_ms, what).await;
-                }
+                let (time_ms, what) = match followed {
+                    Followed::Output { index, time_ms, lines, chunk } => {
+                        (time_ms, record::output(self.plan_of(index), lines, chunk))
+                    }
+                    Followed::Ended { index, time_ms, ended }
+                        if !self.plan_of(index).is_sidecar() =>
+                    {
+                        let fate = Fate {
+                            image_id: self.containers[index].image.image_id.clone(),
+                            container_id: format!("docker://{}", self.containers[index].id),
+                            ..Fate::default()
+                        };
+                        (time_ms, record::step_ended(self.plan_of(index), ended, fate))
+                    }
+                    _ => continue,
+                };
+                self.sink.report(time_ms, what).await;
             }
         };
         let _ = tokio::time::timeout(LAST_WORDS, drain).await;
