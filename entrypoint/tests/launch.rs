@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tenon_entrypoint::{Launch, Mount, Source};
+use tenon_entrypoint::frame::{Ending, Frame, Reader};
+use tenon_entrypoint::{Launch, Mount, Source, Spec};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -151,6 +152,53 @@ fn all_processes_die_when_the_launcher_is_killed() {
     child.wait().unwrap();
     eventually("the container dies with its keeper", || !sleeps());
     drop(held);
+}
+
+#[test]
+fn a_full_disk_makes_the_step_wait_and_loses_nothing() {
+    let place = Place::new();
+    let spec = Spec {
+        argv: vec!["head".into(), "-c".into(), "200000".into(), "/dev/zero".into()],
+        record: "/small/record".into(),
+        post_file: Some("/small/out".into()),
+        ..Spec::default()
+    };
+    fs::write(Path::new(&place.text("out")).join("spec"), spec.encode()).unwrap();
+    let mut launch = place.launch(
+        "head -c 400000 /dev/zero > /small/filler
+         /entrypoint run /out/spec &
+         until test -e /small/record && ! echo x 2>/dev/null > /small/probe; do :; done
+         test ! -e /small/out && touch /out/waited
+         rm /small/filler; wait $!; cp /small/record /out/record",
+    );
+    launch.mounts.push(Mount {
+        target: "/entrypoint".into(),
+        source: Source::Bind {
+            path: env!("CARGO_BIN_EXE_tenon-entrypoint").into(),
+            read_only: true,
+        },
+    });
+    launch.mounts.push(Mount {
+        target: "/small".into(),
+        source: Source::Tmpfs { mode: 0o777, size: 512 << 10 },
+    });
+    let (code, said) = finish(start(&launch));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        Path::new(&place.text("out/waited")).exists(),
+        "the step is not over while the disk is full"
+    );
+    let bytes = fs::read(place.text("out/record")).unwrap();
+    let (mut length, mut ended) = (0, false);
+    let mut reader = Reader::new(&bytes);
+    while let Some(frame) = reader.next().unwrap() {
+        match frame {
+            Frame::Output { bytes, .. } => length += bytes.len(),
+            Frame::Ended { ended: end, .. } => ended = end.ending == Ending::Completed,
+            Frame::Started { .. } => {}
+        }
+    }
+    assert_eq!((length, ended), (200_000, true));
 }
 
 #[test]
