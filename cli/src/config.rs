@@ -118,7 +118,7 @@ fn check(command: &Command, table: &DeTable<'_>, source: &Arc<Source>) -> Result
             (ArgAction::Append, DeValue::Array(items)) => {
                 items.iter().all(|item| scalar(item.get_ref()).is_some())
             }
-            (ArgAction::Append, DeValue::Table(entries)) => entries.len() > 0,
+            (ArgAction::Append, DeValue::Table(entries)) => !entries.is_empty(),
             (_, value) => scalar(value).is_some(),
         };
         if !fits {

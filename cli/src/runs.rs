@@ -41,8 +41,8 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
                 run.status.as_str().to_owned(),
                 ago(run.started),
                 took(run),
-                counts(run),
                 run.name.clone(),
+                counts(run),
             ]
         })
         .collect();
@@ -50,7 +50,7 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
         if rows.is_empty() {
             return format!("no runs are stored in {}\n", store.root().display());
         }
-        table(&["ID", "STATUS", "STARTED", "TOOK", "TASKS", "NAME"], &rows)
+        table(&["ID", "STATUS", "STARTED", "TOOK", "NAME", "TASKS"], &rows)
     })?;
     Ok(Exit::Success)
 }

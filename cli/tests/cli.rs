@@ -1,6 +1,8 @@
 //! The command from outside: exit codes, places of faults, config layers, formats. Nothing here runs
 //! a pipeline.
 
+#![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

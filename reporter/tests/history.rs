@@ -1,5 +1,7 @@
 //! The store of runs from outside: writing, following, replaying, finding, pruning, dying.
 
+#![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
+
 use std::time::Duration;
 
 use tenon_engine::event::{Event, Kind, Status};

@@ -54,7 +54,7 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
         match reaper.reap().await {
             Ok(0) => {}
             Ok(count) => {
-                terminal::note(&format!("removed {count} things that a dead process left"))
+                terminal::note(&format!("removed {count} things that a dead process left"));
             }
             Err(error) => terminal::note(&format!("cannot clean up after dead processes: {error}")),
         }
@@ -193,6 +193,7 @@ fn host_name() -> String {
         .map_or_else(|_| "local".to_owned(), |name| name.trim().to_owned())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "this is what map_err hands over")]
 fn refused(error: tenon_coordinator::Error) -> Failure {
     Failure::new(Exit::Environment, format!("{error} [{}]", error.code()))
         .hint("is the state directory writable and the disk not full? --state-dir chooses another")

@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn environment_decides() {
-        let cases: [(bool, &[(&str, &str)], bool); 7] = [
+        type Case = (bool, &'static [(&'static str, &'static str)], bool);
+        let cases: [Case; 7] = [
             (true, &[], true),
             (false, &[], false),
             (true, &[("NO_COLOR", "1")], false),
