@@ -32,7 +32,13 @@ pub async fn open(settings: &Settings) -> Result<Arc<dyn Backend>, Failure> {
 }
 
 fn refused(error: BackendError) -> Failure {
-    Failure::new(Exit::Environment, error).hint("`tenon doctor` says what this machine lacks")
+    let of_directory = error.code.starts_with("agent/");
+    let failure = Failure::new(Exit::Environment, error);
+    match of_directory {
+        true => failure.hint("--state-dir or TENON_STATE_DIR chooses another directory"),
+        // The backend itself says what to do.
+        false => failure,
+    }
 }
 
 fn image_map(settings: &Settings) -> Result<ImageMap, Failure> {

@@ -70,8 +70,7 @@ fn write_failure(row: &Row, style: Style, out: &mut String) {
     let Some(failure) = &row.failure else {
         return;
     };
-    let title =
-        format!("{} : {} ended with exit code {}", row.label, failure.step, failure.exit_code);
+    let title = format!("{} : {} {}", row.label, failure.step, failure.how);
     let lines = match failure.lines.len() {
         0 => ", it printed nothing".to_owned(),
         1 => ", last line:".to_owned(),

@@ -39,7 +39,7 @@ pub struct Row {
     pub step: Option<(String, Time)>,
     /// What it waits for: `pulling busybox`, and how far that is.
     pub progress: Option<String>,
-    /// The step that failed last: name, exit code, last lines.
+    /// The step that failed last.
     pub failure: Option<Failure>,
     tails: BTreeMap<String, VecDeque<String>>,
 }
@@ -49,8 +49,8 @@ pub struct Row {
 pub struct Failure {
     /// Its name.
     pub step: String,
-    /// Its exit code.
-    pub exit_code: i32,
+    /// `ended with exit code 1`, or what else ended it.
+    pub how: String,
     /// Its last lines.
     pub lines: Vec<String>,
 }
@@ -140,12 +140,12 @@ impl Tasks {
                     row.step = None;
                 }
                 let failed = matches!(event.status, Some(Status::Failed | Status::Timeout));
+                let how = match event.status {
+                    Some(Status::Timeout) => "ran into its timeout".to_owned(),
+                    _ => format!("ended with exit code {}", event.exit_code.unwrap_or(0)),
+                };
                 if failed && (ran || !lines.is_empty()) {
-                    row.failure = Some(Failure {
-                        step,
-                        exit_code: event.exit_code.unwrap_or(0),
-                        lines: lines.into(),
-                    });
+                    row.failure = Some(Failure { step, how, lines: lines.into() });
                 }
             }
             _ => {}
