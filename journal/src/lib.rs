@@ -6,6 +6,22 @@
 //! refused with the file, the byte and what to do. A [`Reader`] follows a journal, from this process or from another.
 //! [`output`] is the packed form of step output, which is stored in journals but is opaque to them.
 //! It does not interpret records, and knows nothing of runs.
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path();
+//! use tenon_journal::{Journal, Options};
+//!
+//! let (journal, recovered) = Journal::open(dir, Options::default())?;
+//! assert_eq!(recovered.last_index, 0);
+//! let first = journal.append(&[b"one", b"two"])?;
+//! assert_eq!(journal.sync()?, first + 1); // both are on the disk now
+//! let mut reader = journal.reader(first);
+//! while let Some(record) = reader.next()? {
+//!     println!("{}: {} bytes", record.index, record.payload.len());
+//! }
+//! # Ok::<(), tenon_journal::Error>(())
+//! ```
 
 mod directory;
 mod error;

@@ -74,6 +74,9 @@ pub fn build(force: bool) -> Result<(), Failure> {
             output(command("docker", ["tag", &own(recipe), recipe.name]))?;
         }
     }
+    // What was replaced has no name any more; nobody else's images carry the label.
+    let filter = format!("label={LABEL}");
+    output(command("docker", ["image", "prune", "--force", "--filter", &filter]))?;
     done(&format!("{} built, {} there already", stale.len(), RECIPES.len() - stale.len()), start);
     Ok(())
 }
