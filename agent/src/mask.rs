@@ -187,7 +187,7 @@ mod tests {
             secret in "[ -~]{6,40}",
             after in proptest::collection::vec(0u8.., 0..6),
         ) {
-            let mut bytes = before.clone();
+            let mut bytes = before;
             bytes.extend_from_slice(secret.as_bytes());
             bytes.extend_from_slice(&after);
             let encoded = STANDARD.encode(&bytes);

@@ -61,8 +61,7 @@ fn boot_id() -> String {
 
 fn pid_namespace() -> String {
     let link = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    let digits = link.to_string_lossy().replace(|c: char| !c.is_ascii_digit(), "");
-    digits
+    link.to_string_lossy().replace(|c: char| !c.is_ascii_digit(), "")
 }
 
 /// Field 22 of `/proc/<pid>/stat`; the name before it may hold anything, parentheses too.

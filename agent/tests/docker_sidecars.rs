@@ -1,5 +1,7 @@
 //! Sidecars on a real Docker daemon, output in bulk, and what the agent's loop makes of it all.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use serde_json::json;

@@ -1,5 +1,7 @@
 //! Steps on a real Docker daemon: order, outcomes, Tekton's directories, what is left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use serde_json::json;

@@ -39,7 +39,7 @@ pub fn build(
     task: &TaskInvocation,
     pod: &Pod,
 ) -> Result<PodPlan, BuildError> {
-    let attempt = task.attempt.clone().unwrap_or_else(AttemptId::default);
+    let attempt = task.attempt.clone().unwrap_or_default();
     let materials = Materials::decode(task)?;
     let names: Vec<&str> = pod.steps.iter().map(|step| step.name.as_str()).collect();
     dir.make_tekton(&names)?;

@@ -244,7 +244,7 @@ impl Work {
                     self.send(Followed::Started { index, time_ms })?;
                 }
                 Ok(Some(Frame::Output { time_ms, stream, bytes })) => {
-                    self.take_output(index, time_ms, stream, bytes)?
+                    self.take_output(index, time_ms, stream, bytes)?;
                 }
                 Ok(Some(Frame::Ended { time_ms, ended })) => {
                     self.finish_output(index)?;

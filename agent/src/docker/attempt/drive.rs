@@ -180,7 +180,7 @@ impl<'a> Attempt<'a> {
                 self.done(watch, done).await?;
             }
             event = watch.events.next() => match event {
-                Some(Ok(event)) => self.take_event(watch, &event),
+                Some(Ok(event)) => self.take_event(watch, &event)?,
                 Some(Err(error)) => self.look_again(watch, error.to_string()).await?,
                 None => self.look_again(watch, "its event stream ended".to_owned()).await?,
             },
@@ -237,7 +237,7 @@ impl<'a> Attempt<'a> {
                 self.sink.report(time_ms, what).await;
             }
             Followed::Ended { index, time_ms, ended } => {
-                self.ended(watch, index, time_ms, ended).await?
+                self.ended(watch, index, time_ms, ended).await?;
             }
             Followed::Died { index, damage } => {
                 let ended = self.death(watch, index, damage);
@@ -330,10 +330,17 @@ impl<'a> Attempt<'a> {
         if self.plan_of(index).is_sidecar() {
             return self.ready(watch, index);
         }
-        // One that died could not tell the next step, which would wait for ever.
+        self.unblock_next(index)
+    }
+
+    /// A step whose container has exited without its post file could not tell the next step, which
+    /// would wait for ever. While the container runs, the entrypoint is about to do it: its last
+    /// frame comes first.
+    fn unblock_next(&self, index: usize) -> Result<(), Failure> {
+        let has_exited = self.containers[index].exit_code.is_some();
         let out = self.dir.run(index).join("out");
         let out_err = self.dir.run(index).join("out.err");
-        if !out.exists() && !out_err.exists() {
+        if has_exited && !out.exists() && !out_err.exists() {
             std::fs::write(out_err, b"")?;
         }
         Ok(())
@@ -360,22 +367,26 @@ impl<'a> Attempt<'a> {
         inspected.ok().and_then(|container| container.state?.oom_killed).unwrap_or(false)
     }
 
-    fn take_event(&mut self, watch: &Watch<'a>, event: &EventMessage) {
-        let Some(actor) = &event.actor else { return };
+    fn take_event(&mut self, watch: &Watch<'a>, event: &EventMessage) -> Result<(), Failure> {
+        let Some(actor) = &event.actor else { return Ok(()) };
         let id = actor.id.as_deref().unwrap_or_default();
         let Some(index) = self.containers.iter().position(|container| container.id == id) else {
-            return;
+            return Ok(());
         };
         match event.action.as_deref() {
             Some("oom") => self.containers[index].oom_killed = true,
             Some("die") => {
                 let attributes = actor.attributes.as_ref();
                 let code = attributes.and_then(|a| a.get("exitCode")?.parse().ok());
-                self.containers[index].exit_code = code;
+                self.containers[index].exit_code = code.or(Some(1));
                 watch.follower.dead(index);
+                if self.containers[index].over && !self.plan_of(index).is_sidecar() {
+                    return self.unblock_next(index);
+                }
             }
             _ => {}
         }
+        Ok(())
     }
 
     /// The event stream broke: either the daemon is gone, or it has to be asked again.
@@ -420,9 +431,9 @@ async fn address(docker: &Docker, pause: Option<&str>) -> IpAddr {
         return local;
     };
     let networks = inspected.network_settings.and_then(|s| s.networks);
-    let addresses = networks.into_iter().flatten().filter_map(|(_, endpoint)| {
-        let address = endpoint.ip_address?.to_string();
-        address.parse().ok()
-    });
+    let addresses = networks
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, endpoint)| endpoint.ip_address?.parse().ok());
     addresses.into_iter().next().unwrap_or(local)
 }
