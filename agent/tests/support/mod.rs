@@ -2,6 +2,7 @@
 //! way to run a pod and read what was reported.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::needless_pass_by_value, reason = "callers write the JSON in place")]
 
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
