@@ -7,7 +7,7 @@ mod markup;
 use serde::Serialize;
 use tenon_tekton::flags::FeatureFlags;
 use tenon_tekton::graph::Graph;
-use tenon_tekton::load::{Bundle, Document};
+use tenon_tekton::load::Document;
 use tenon_tekton::object::Object;
 use tenon_tekton::v1::{PipelineSpec, PipelineTask};
 
@@ -48,7 +48,7 @@ pub fn graph(args: &GraphArgs) -> Result<Exit, Failure> {
     let bundle = input::load_valid(&args.files, &FeatureFlags::default())?;
     let mut drawings = Vec::new();
     for document in &bundle.documents {
-        let Some((name, spec)) = pipeline(document, &bundle) else {
+        let Some((name, spec)) = pipeline(document) else {
             continue;
         };
         if args.pipeline.as_ref().is_none_or(|wanted| *wanted == name) {
@@ -73,7 +73,7 @@ pub fn graph(args: &GraphArgs) -> Result<Exit, Failure> {
 }
 
 /// The Pipeline that a document defines: itself, or inside a PipelineRun.
-fn pipeline<'a>(document: &'a Document, _bundle: &Bundle) -> Option<(String, &'a PipelineSpec)> {
+fn pipeline(document: &Document) -> Option<(String, &PipelineSpec)> {
     match &document.object {
         Object::Pipeline(pipeline) => Some((document.name().to_owned(), &pipeline.spec)),
         Object::PipelineRun(run) => {
