@@ -21,17 +21,24 @@ pub fn run(catalog: Option<&str>) -> Result<Vec<Measure>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     succeed(
         Command::new("cargo")
-            .args(["build", "--release", "-p", "tenon", "-p", "tenon-engine", "--examples", "--bins"])
+            .args([
+                "build",
+                "--release",
+                "-p",
+                "tenon",
+                "-p",
+                "tenon-engine",
+                "--examples",
+                "--bins",
+            ])
             .current_dir(&root),
     )?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
     let bench = Bench::new(target.join("release"))?;
     let mut measures = Vec::new();
-    for measure in [
-        Bench::one_step_on_docker,
-        Bench::ten_steps_on_docker,
-        Bench::one_step_on_the_host,
-    ] {
+    for measure in
+        [Bench::one_step_on_docker, Bench::ten_steps_on_docker, Bench::one_step_on_the_host]
+    {
         measures.push(measure(&bench)?);
         eprintln!("measured: {}", measures.last().map_or("", |measure| measure.name.as_str()));
     }
@@ -123,7 +130,9 @@ impl Bench {
     /// Lines a second, whether every line arrived, and memory.
     fn talkative_step(&self) -> Result<Vec<Measure>> {
         let line = "x".repeat(93);
-        let script = format!(r#"awk 'BEGIN {{ for (i = 1; i <= {LINES}; i++) printf "%06d {line}\n", i % 1000000 }}'"#);
+        let script = format!(
+            r#"awk 'BEGIN {{ for (i = 1; i <= {LINES}; i++) printf "%06d {line}\n", i % 1000000 }}'"#
+        );
         let file = self.file("talk.yaml", &task_run(1, &script))?;
         let mut rates = Vec::new();
         let mut peaks = Vec::new();
@@ -136,7 +145,7 @@ impl Bench {
                 .stdout(File::create(&output).map_err(|error| error.to_string())?)
                 .spawn()
                 .map_err(|error| format!("start tenon: {error}"))?;
-            let (status, peak) = wait_with_peak(child)?;
+            let (status, peak) = wait_with_peak(&child)?;
             let seconds = start.elapsed().as_secs_f64();
             if !status.success() {
                 return Err(format!("the talkative step ended with {status}"));
@@ -144,7 +153,8 @@ impl Bench {
             check_lines(&output)?;
             rates.push(LINES as f64 / seconds);
             peaks.push(peak);
-            let plain = File::create(self.dir.join("talk.txt")).map_err(|error| error.to_string())?;
+            let plain =
+                File::create(self.dir.join("talk.txt")).map_err(|error| error.to_string())?;
             let start = Instant::now();
             succeed(docker_run(&script).stdout(plain))?;
             rivals.push(LINES as f64 / start.elapsed().as_secs_f64());
@@ -205,9 +215,12 @@ impl Bench {
             }
             task += "  workspaces: [{name: source}]\n  steps:\n";
             for step in 0..4 {
-                task += &format!("  - name: s{step}\n    image: $(params.p0)\n    workingDir: $(workspaces.source.path)\n    script: |\n");
+                task += &format!(
+                    "  - name: s{step}\n    image: $(params.p0)\n    workingDir: $(workspaces.source.path)\n    script: |\n"
+                );
                 for param in 0..15 {
-                    task += &format!("      echo \"$(params.p{param}) and ${{HOME}} and $(date)\"\n");
+                    task +=
+                        &format!("      echo \"$(params.p{param}) and ${{HOME}} and $(date)\"\n");
                 }
             }
             let path = dir.join(format!("task-{number}.yaml"));
@@ -274,7 +287,7 @@ fn succeed(command: &mut Command) -> Result<()> {
 }
 
 /// Waits for a child; its status and its peak resident memory in MB.
-fn wait_with_peak(child: Child) -> Result<(ExitStatus, f64)> {
+fn wait_with_peak(child: &Child) -> Result<(ExitStatus, f64)> {
     let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
     let mut status = 0;
     // SAFETY: rusage is plain numbers, for which all-zero is valid; wait4 fills it and the status

@@ -58,9 +58,8 @@ pub fn to_json(measures: &[Measure]) -> String {
 
 /// A Markdown table, as docs/performance.md has it.
 pub fn to_table(measures: &[Measure]) -> String {
-    let mut table = String::from(
-        "| measure | value | rival | goal | met |\n|---|---:|---:|---:|---|\n",
-    );
+    let mut table =
+        String::from("| measure | value | rival | goal | met |\n|---|---:|---:|---:|---|\n");
     for measure in measures {
         let rival = match &measure.rival {
             Some((name, value)) => format!("{} {} ({name})", rounded(*value), measure.unit),

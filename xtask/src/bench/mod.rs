@@ -5,8 +5,6 @@
 mod local;
 mod measure;
 
-use measure::Measure;
-
 /// `cargo xtask bench SUITE [--json]`; the exit code.
 pub fn run(args: &[String]) -> i32 {
     let json = args.iter().any(|arg| arg == "--json");
