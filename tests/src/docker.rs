@@ -19,7 +19,9 @@ impl Daemon {
         let dir = TempDir::new().unwrap();
         let path = |name: &str| dir.path().join(name);
         let log = File::create(path("log")).unwrap();
-        let child = Command::new("dockerd")
+        // In a network of its own: a second daemon would take the bridge of the first one away.
+        let child = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .arg("--host")
             .arg(format!("unix://{}", path("docker.sock").display()))
             .arg("--data-root")
@@ -28,7 +30,7 @@ impl Daemon {
             .arg(path("exec"))
             .arg("--pidfile")
             .arg(path("pid"))
-            .args(["--bridge", "none", "--iptables=false", "--ip-forward=false"])
+            .args(["--iptables=false", "--ip-forward=false"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

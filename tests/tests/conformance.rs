@@ -10,9 +10,8 @@ use std::sync::Mutex;
 
 use regex_lite::Regex;
 use serde_json::{Value, json};
-use tenon_tekton::Object;
 use tenon_tekton::flags::FeatureFlags;
-use tenon_tekton::load::{Source, load};
+use tenon_tekton::load::{Node, Source, Value as Yaml, load};
 use tenon_tests::{Said, Tenon};
 
 #[test]
@@ -124,17 +123,22 @@ fn objects(yaml: &str) -> Vec<Value> {
     let source = Source { name: "stdout".to_owned(), text: yaml.into() };
     let loaded = load(&[source], &FeatureFlags::default());
     assert!(loaded.diagnostics.is_empty(), "{:?} in {yaml}", loaded.diagnostics);
-    loaded
-        .bundle
-        .documents
-        .iter()
-        .map(|document| match &document.object {
-            Object::PipelineRun(run) => serde_json::to_value(run).unwrap(),
-            Object::TaskRun(run) => serde_json::to_value(run).unwrap(),
-            Object::CustomRun(run) => serde_json::to_value(run).unwrap(),
-            other => panic!("a {} among the final objects", other.kind()),
-        })
-        .collect()
+    loaded.bundle.documents.iter().map(|document| to_json(&document.root)).collect()
+}
+
+fn to_json(node: &Node) -> Value {
+    match &node.value {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(value) => json!(value),
+        Yaml::Int(value) => json!(value),
+        Yaml::Uint(value) => json!(value),
+        Yaml::Float(value) => json!(value),
+        Yaml::String(value) => json!(value),
+        Yaml::Seq(items) => items.iter().map(to_json).collect(),
+        Yaml::Map(entries) => {
+            entries.iter().map(|entry| (entry.key.to_string(), to_json(&entry.value))).collect()
+        }
+    }
 }
 
 struct Faults(Vec<String>);
