@@ -30,7 +30,9 @@ fn generated() -> String {
         if task >= 100 {
             yaml += &format!("      runAfter: [t{}]\n", task - 100);
             let other = task - 100 - task % 100 + (task + 1) % 100;
-            yaml += &format!("      params: [{{name: from, value: \"$(tasks.t{other}.results.r)\"}}]\n");
+            yaml += &format!(
+                "      params: [{{name: from, value: \"$(tasks.t{other}.results.r)\"}}]\n"
+            );
         } else {
             yaml += "      params: [{name: from, value: \"$(params.who)\"}]\n";
         }

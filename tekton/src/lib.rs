@@ -22,8 +22,8 @@ pub mod substitute;
 pub mod taskrun;
 pub mod v1;
 pub mod validate;
-pub mod yaml_out;
 pub mod when;
+pub mod yaml_out;
 
 pub use object::Object;
 pub use rejection::Rejection;

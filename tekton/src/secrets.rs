@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn string_data_wins() {
         let secret = Secret {
-            data: [("a".to_owned(), "b2xk".to_owned()), ("b".to_owned(), "eA==\n".to_owned())].into(),
+            data: [("a".to_owned(), "b2xk".to_owned()), ("b".to_owned(), "eA==\n".to_owned())]
+                .into(),
             string_data: [("a".to_owned(), "new".to_owned())].into(),
             ..Secret::default()
         };
@@ -115,7 +116,11 @@ mod tests {
             ("Zg==Zg==", Err(4)),
             ("====", Err(0)),
         ] {
-            assert_eq!(decode_base64(text).as_deref(), expected.as_ref().copied().map_err(|at| at), "{text:?}");
+            assert_eq!(
+                decode_base64(text).as_deref(),
+                expected.as_ref().copied().map_err(|at| at),
+                "{text:?}"
+            );
         }
     }
 }
