@@ -194,6 +194,12 @@ pub fn readable(pipe: &File) -> usize {
     if result < 0 { 0 } else { usize::try_from(count).unwrap_or(0) }
 }
 
+/// Sets the times of a file to now. That it cannot be done is no error: it is only a sign to others.
+pub fn touch(file: &File) {
+    // SAFETY: the descriptor is open; no times means now.
+    unsafe { libc::futimens(file.as_raw_fd(), std::ptr::null()) };
+}
+
 /// Whether the process may execute the file.
 pub fn executable(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {

@@ -27,7 +27,7 @@ pub enum Error {
         reason: String,
     },
     /// The disk is full. Nothing acknowledged is lost; what is buffered stays buffered and the next `sync` tries again.
-    #[error("{}: no space left on the disk; nothing stored is lost, make room and try again", .path.display())]
+    #[error("{}: No space left on device; nothing stored is lost, make room and try again", .path.display())]
     NoSpace {
         /// The file that could not grow.
         path: PathBuf,

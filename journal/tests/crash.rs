@@ -219,7 +219,7 @@ fn fill_the_disk(dir: &Path) {
         }
     };
     assert!(matches!(refused, Error::NoSpace { .. }), "{refused:?}");
-    assert!(refused.to_string().contains("no space left"), "{refused}");
+    assert!(refused.to_string().contains("No space left"), "{refused}");
     // It goes on refusing, takes a bounded amount, and what is stored can be read.
     let refusals = (0..200).filter(|_| append(&mut next).is_err()).count();
     assert_eq!(refusals, 200);

@@ -1,5 +1,7 @@
 //! What the daemon's errors mean to an attempt.
 
+use std::path::Path;
+
 use bollard::errors::Error;
 use tenon_proto::agent::v1::{Infra, Refused, Stopped, ended::Outcome};
 
@@ -46,6 +48,18 @@ impl Failure {
                 "the Docker daemon cannot be reached any more ({detail}); \
                  what was reported before is kept. See that it runs (`systemctl status docker`) \
                  and start the run again"
+            ),
+        }
+    }
+
+    /// A step's output found no room on the disk, and no room was made.
+    pub fn no_room(directory: &Path) -> Failure {
+        Failure::Infra {
+            reason: "infra/disk-full",
+            message: format!(
+                "the disk is full: there is no room left in {} for what the steps print; free some \
+                 space, or choose another disk with --state-dir",
+                directory.display()
             ),
         }
     }

@@ -305,6 +305,10 @@ impl Attempt<'_> {
                 self.sink.report(time_ms, record::output(self.plans[index], lines, chunk)).await;
             }
             Followed::Ended { index, time_ms, ended } => self.ended(index, time_ms, ended).await,
+            Followed::Stalled { .. } => {
+                self.failure.get_or_insert(Failure::no_room(self.dir.root()));
+                self.kill_all();
+            }
             Followed::Died { index, damage } => {
                 let ended = self.death(index, damage);
                 self.ended(index, now_ms(), ended).await;

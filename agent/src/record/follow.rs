@@ -6,9 +6,7 @@
 //! takes it, nothing more is read, and the records wait on disk.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,12 +16,11 @@ use tenon_journal::output::{ChunkBuilder, Stream};
 use tokio::sync::mpsc;
 
 use super::inotify::{Inotify, Waker};
-use super::lines::Lines;
+use super::tail::Tail;
 use crate::mask::Masker;
 
 const CHUNK: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_millis(50);
-const READ: usize = 256 << 10;
 
 /// A record to follow.
 #[derive(Clone, Debug)]
@@ -63,6 +60,11 @@ pub enum Followed {
         time_ms: i64,
         /// How.
         ended: Ended,
+    },
+    /// For some time there has been no room on the disk for what the command prints.
+    Stalled {
+        /// Which.
+        index: usize,
     },
     /// Its container is dead and the record has no end. Nothing of this record follows.
     Died {
@@ -117,8 +119,8 @@ pub fn follow(
     let waker = inotify.waker()?;
     let mut followed = Vec::new();
     for record in records {
-        inotify.watch(&record.path)?;
-        followed.push(Tail::new(record)?);
+        let watch = inotify.watch(&record.path)?;
+        followed.push(Tail::new(record, watch)?);
     }
     let told = Arc::new(Mutex::new(Told::default()));
     let mut work = Work { inotify, told: told.clone(), masker, out, tails: followed };
@@ -128,48 +130,6 @@ pub fn follow(
         }
     })?;
     Ok(Follower { told, waker, thread: Some(thread) })
-}
-
-struct Tail {
-    file: File,
-    sidecar: bool,
-    offset: u64,
-    unread: Vec<u8>,
-    stdout: Lines,
-    stderr: Lines,
-    chunk: ChunkBuilder,
-    first_line_ms: i64,
-    flush_at: Option<Instant>,
-    dead: bool,
-    over: bool,
-}
-
-impl Tail {
-    fn new(record: &Record) -> io::Result<Tail> {
-        Ok(Tail {
-            file: File::open(&record.path)?,
-            sidecar: record.sidecar,
-            offset: 0,
-            unread: Vec::new(),
-            stdout: Lines::default(),
-            stderr: Lines::default(),
-            chunk: ChunkBuilder::new(),
-            first_line_ms: 0,
-            flush_at: None,
-            dead: false,
-            over: false,
-        })
-    }
-
-    /// Reads what is there, at most one buffer; false at the end.
-    fn read(&mut self) -> io::Result<bool> {
-        let kept = self.unread.len();
-        self.unread.resize(kept + READ, 0);
-        let length = self.file.read_at(&mut self.unread[kept..], self.offset)?;
-        self.unread.truncate(kept + length);
-        self.offset += length as u64;
-        Ok(length > 0)
-    }
 }
 
 /// The receiver is gone: there is nobody to follow for.
@@ -203,7 +163,9 @@ impl Work {
             }
             let next = self.tails.iter().filter_map(|tail| tail.flush_at).min();
             let timeout = next.map(|at| at.saturating_duration_since(Instant::now()));
-            self.inotify.wait(timeout)?;
+            for watch in self.inotify.wait(timeout)? {
+                self.tails.iter_mut().filter(|tail| tail.watch == watch).for_each(Tail::touch);
+            }
         }
     }
 
@@ -220,6 +182,9 @@ impl Work {
                 if self.take_frames(index).is_err() {
                     return Ok(Err(Gone));
                 }
+            }
+            if self.tails[index].is_stalled() && self.send(Followed::Stalled { index }).is_err() {
+                return Ok(Err(Gone));
             }
             let tail = &mut self.tails[index];
             if tail.dead && !tail.over && self.die(index, None).is_err() {
@@ -261,6 +226,7 @@ impl Work {
                 let tail = &mut self.tails[index];
                 tail.unread = unread;
                 tail.unread.drain(..used);
+                tail.give_back();
                 Ok(())
             }
             Err(damage) => self.die(index, Some(damage)),

@@ -38,12 +38,17 @@ impl Inotify {
         Ok(Waker { wake })
     }
 
-    /// Watches a file; the number is what [`Inotify::wait`] gives when it was written to.
+    /// Watches a file for being written to, and for being touched: the number is what
+    /// [`Inotify::wait`] gives then.
     pub fn watch(&self, path: &Path) -> io::Result<i32> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         // SAFETY: the descriptor is open and the path ends with NUL.
         let watch = unsafe {
-            libc::inotify_add_watch(self.events.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY)
+            libc::inotify_add_watch(
+                self.events.as_raw_fd(),
+                path.as_ptr(),
+                libc::IN_MODIFY | libc::IN_ATTRIB,
+            )
         };
         if watch < 0 {
             return Err(io::Error::last_os_error());
@@ -51,8 +56,9 @@ impl Inotify {
         Ok(watch)
     }
 
-    /// Waits until a watched file is written to, a waker wakes, or time is over.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits until a watched file is written to or touched, a waker wakes, or time is over. Gives
+    /// the watches of touched files.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<i32>> {
         let mut waited = [&self.events, &self.wake].map(|file| libc::pollfd {
             fd: file.as_raw_fd(),
             events: libc::POLLIN,
@@ -68,12 +74,29 @@ impl Inotify {
                 return Err(error);
             }
         }
-        // Which file it was does not matter: a look at each costs one system call.
+        // Which file was written to does not matter: a look at each costs one system call.
         let mut buffer = [0; 4096];
-        while matches!(self.events.read(&mut buffer), Ok(length) if length > 0) {}
+        let mut touched = Vec::new();
+        while let Ok(length) = self.events.read(&mut buffer)
+            && length > 0
+        {
+            touched.extend(touches(&buffer[..length]));
+        }
         let _ = self.wake.read(&mut buffer[..8]);
-        Ok(())
+        Ok(touched)
     }
+}
+
+/// The watches whose files were touched, out of what the kernel tells. Files that are watched by
+/// themselves come without a name, so that every event has the same length.
+fn touches(events: &[u8]) -> impl Iterator<Item = i32> {
+    let (events, _) = events.as_chunks::<{ size_of::<libc::inotify_event>() }>();
+    events.iter().filter_map(|event| {
+        let (watch, rest) = event.split_first_chunk::<4>()?;
+        let (mask, _) = rest.split_first_chunk::<4>()?;
+        let touched = u32::from_ne_bytes(*mask) & libc::IN_ATTRIB != 0;
+        touched.then(|| i32::from_ne_bytes(*watch))
+    })
 }
 
 impl Waker {

@@ -4,6 +4,7 @@ mod follow;
 mod inotify;
 mod lines;
 mod reports;
+mod tail;
 
 pub use follow::{Followed, Follower, Record, follow};
 pub use lines::{LONGEST_LINE, Lines};

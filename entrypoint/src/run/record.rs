@@ -1,5 +1,6 @@
 //! Appends frames to the record file. A full disk makes the command wait, it loses no byte: what
-//! could not be written stays here until it can, and nothing more is read from the command.
+//! could not be written stays here until it can, and nothing more is read from the command. While
+//! it waits, the file's times change: whoever follows the record learns of it without being asked.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -41,7 +42,10 @@ impl Record {
                 Ok(0) => return,
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if has_no_room(&error) => return,
+                Err(error) if has_no_room(&error) => {
+                    self.touch();
+                    return;
+                }
                 Err(error) => {
                     // Nobody can be told anything any more: a step without a record must not go on.
                     eprintln!("tenon-entrypoint: cannot write the record: {error}");
@@ -51,6 +55,11 @@ impl Record {
         }
         self.buffer.clear();
         self.written = 0;
+    }
+
+    /// Tells whoever follows the record that there is no room.
+    pub fn touch(&self) {
+        sys::touch(&self.file);
     }
 
     /// Appends a frame and waits until it is in the file.

@@ -5,7 +5,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tenon_entrypoint::frame::{Ended, Ending, Frame};
 use tenon_entrypoint::{Spec, When, WhenOperator};
@@ -15,7 +15,7 @@ use super::command::{self, Command};
 use super::credentials;
 use super::gate::{self, Gate, directory_of};
 use super::outcome::{Outcome, Ran};
-use super::record::{RETRY, has_no_room};
+use super::record::{RETRY, Record, has_no_room};
 use super::results::Results;
 use super::substitute::{StepResults, mentions_step_results};
 use super::supervise::{self, Limits};
@@ -23,6 +23,8 @@ use crate::sys::{self, Exit};
 
 /// As Tekton prints it; only its length matters, for the limit on results.
 const STARTED_AT: &str = "2006-01-02T15:04:05.000Z";
+/// How long the files that say how a step ended wait for room on a full disk.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs it; gives the container's exit code.
 pub fn run(mut spec: Spec, context: &mut Context) -> i32 {
@@ -173,10 +175,11 @@ fn never_ran(spec: &Spec, context: &mut Context, ending: Ending, exit_code: i32,
     let ended =
         Ended { exit_code, ending, started_ms: now, message: why.to_owned(), ..Ended::default() };
     if goes_on {
-        write_exit_code(spec, "0").unwrap_or_else(|why| context.record.log(&why));
+        write_exit_code(spec, "0", &context.record).unwrap_or_else(|why| context.record.log(&why));
     }
     context.record.write(&Frame::Ended { time_ms: now, ended });
-    open_next_gate(spec, goes_on).unwrap_or_else(|why| eprintln!("tenon-entrypoint: {why}"));
+    open_next_gate(spec, goes_on, &context.record)
+        .unwrap_or_else(|why| eprintln!("tenon-entrypoint: {why}"));
     exit_code
 }
 
@@ -205,7 +208,7 @@ fn finish(
         *message = why;
     };
     if let Some(code) = &exit_code_file
-        && let Err(why) = write_exit_code(spec, code)
+        && let Err(why) = write_exit_code(spec, code, &context.record)
     {
         spoil(why, &mut context.record);
     }
@@ -231,30 +234,32 @@ fn finish(
         message: std::mem::take(message),
     };
     context.record.write(&Frame::Ended { time_ms: sys::now_ms(), ended });
-    if let Err(why) = open_next_gate(spec, goes_on) {
+    if let Err(why) = open_next_gate(spec, goes_on, &context.record) {
         eprintln!("tenon-entrypoint: {why}");
         return 1;
     }
     container_exit_code
 }
 
-fn write_exit_code(spec: &Spec, code: &str) -> Result<(), String> {
+fn write_exit_code(spec: &Spec, code: &str, record: &Record) -> Result<(), String> {
     match &spec.metadata_dir {
-        Some(directory) => write_file(&Path::new(directory).join("exitCode"), code),
+        Some(directory) => write_file(&Path::new(directory).join("exitCode"), code, record),
         None => Ok(()),
     }
 }
 
-fn open_next_gate(spec: &Spec, goes_on: bool) -> Result<(), String> {
+fn open_next_gate(spec: &Spec, goes_on: bool, record: &Record) -> Result<(), String> {
     match &spec.post_file {
-        Some(file) if goes_on => write_file(Path::new(file), ""),
-        Some(file) => write_file(&PathBuf::from(format!("{file}.err")), ""),
+        Some(file) if goes_on => write_file(Path::new(file), "", record),
+        Some(file) => write_file(&PathBuf::from(format!("{file}.err")), "", record),
         None => Ok(()),
     }
 }
 
-/// Like any output, these files wait for room on the disk.
-fn write_file(path: &Path, contents: &str) -> Result<(), String> {
+/// Like any output, these files wait for room on the disk; but once a step has ended nobody gives it
+/// up any more, so not for ever.
+fn write_file(path: &Path, contents: &str, record: &Record) -> Result<(), String> {
+    let until = Instant::now() + PATIENCE;
     let write = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o777).create(directory_of(path))?;
         File::create(path)?.write_all(contents.as_bytes())
@@ -262,7 +267,10 @@ fn write_file(path: &Path, contents: &str) -> Result<(), String> {
     loop {
         match write() {
             Ok(()) => return Ok(()),
-            Err(error) if has_no_room(&error) => sys::idle(RETRY),
+            Err(error) if has_no_room(&error) && Instant::now() < until => {
+                record.touch();
+                sys::idle(RETRY);
+            }
             Err(error) => {
                 return Err(format!("Creating {:?}: {}", path.display(), sys::describe(&error)));
             }

@@ -18,7 +18,7 @@ use tenon_entrypoint::frame::Stream;
 use super::Context;
 use super::command::Command;
 use super::gate::directory_of;
-use super::record::{self, RETRY};
+use super::record::RETRY;
 use crate::sys::{self, DirectoryWatch, Exit, Waited};
 
 /// What became of the command.
@@ -233,7 +233,6 @@ impl Copy {
             match self.file.write(bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if record::has_no_room(&error) => sys::idle(RETRY),
                 Err(error) => {
                     self.error = Some(format!("write {}: {}", self.path, sys::describe(&error)));
                 }

@@ -1,0 +1,117 @@
+//! One record as it is being read: where the reader is, what waits to be packed, and the two things
+//! that a disk without much room needs.
+//!
+//! What has been read is given back to the file system, so a step that prints without end does not
+//! fill the disk with what nobody will read again. A writer that finds no room says so by touching
+//! the record; when it has said so for a while and nothing came, the record is stalled.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use tenon_journal::output::ChunkBuilder;
+
+use super::follow::Record;
+use super::lines::Lines;
+
+/// Most bytes of one read.
+const READ: usize = 256 << 10;
+/// How long a full disk may last before the attempt is given up.
+const STALL: Duration = Duration::from_secs(10);
+/// A writer without room touches the record far more often than this.
+const TOUCHES_APART: Duration = Duration::from_secs(2);
+/// What has been read is given back in pieces of this size.
+const PIECE: u64 = 1 << 20;
+
+/// The reading end of a record.
+pub(super) struct Tail {
+    file: File,
+    /// Its number among the file events.
+    pub watch: i32,
+    pub sidecar: bool,
+    offset: u64,
+    /// Up to here the file is a hole; `None` where the file system has no holes.
+    hole: Option<u64>,
+    pub unread: Vec<u8>,
+    pub stdout: Lines,
+    pub stderr: Lines,
+    pub chunk: ChunkBuilder,
+    pub first_line_ms: i64,
+    pub flush_at: Option<Instant>,
+    pub dead: bool,
+    pub over: bool,
+    /// The first and the last touch since something was read.
+    touched: Option<(Instant, Instant)>,
+}
+
+impl Tail {
+    pub fn new(record: &Record, watch: i32) -> io::Result<Tail> {
+        // Writing is only for holes.
+        let file = OpenOptions::new().read(true).write(true).open(&record.path)?;
+        Ok(Tail {
+            file,
+            watch,
+            sidecar: record.sidecar,
+            offset: 0,
+            hole: Some(0),
+            unread: Vec::new(),
+            stdout: Lines::default(),
+            stderr: Lines::default(),
+            chunk: ChunkBuilder::new(),
+            first_line_ms: 0,
+            flush_at: None,
+            dead: false,
+            over: false,
+            touched: None,
+        })
+    }
+
+    /// Reads what is there, at most one buffer; false at the end.
+    pub fn read(&mut self) -> io::Result<bool> {
+        let kept = self.unread.len();
+        self.unread.resize(kept + READ, 0);
+        let length = self.file.read_at(&mut self.unread[kept..], self.offset)?;
+        self.unread.truncate(kept + length);
+        self.offset += length as u64;
+        if length > 0 {
+            self.touched = None;
+        }
+        Ok(length > 0)
+    }
+
+    /// Gives the room of what has been read back to the file system.
+    pub fn give_back(&mut self) {
+        let Some(hole) = self.hole else { return };
+        let end = self.offset / PIECE * PIECE;
+        if end <= hole {
+            return;
+        }
+        let (Ok(start), Ok(length)) = (i64::try_from(hole), i64::try_from(end - hole)) else {
+            return;
+        };
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: the descriptor is open and no memory is involved.
+        let punched = unsafe { libc::fallocate(self.file.as_raw_fd(), mode, start, length) } == 0;
+        self.hole = punched.then_some(end);
+    }
+
+    /// The writer has found no room.
+    pub fn touch(&mut self) {
+        let now = Instant::now();
+        self.touched = match self.touched {
+            Some((first, last)) if now - last < TOUCHES_APART => Some((first, now)),
+            _ => Some((now, now)),
+        };
+    }
+
+    /// Whether the writer has found no room for too long; true once, until that much time again.
+    pub fn is_stalled(&mut self) -> bool {
+        let stalled = !self.over && self.touched.is_some_and(|(first, last)| last - first >= STALL);
+        if stalled {
+            self.touched = None;
+        }
+        stalled
+    }
+}
