@@ -38,6 +38,8 @@ pub(crate) enum Input {
         run: RunId,
         mode: CancelMode,
         message: String,
+        /// Kill what runs instead of asking it to end.
+        now: bool,
     },
 }
 
@@ -187,7 +189,10 @@ impl Driver {
                 self.done.insert(submission.run_id, done);
                 batch.push(Command::Submit { time: self.now(), submission });
             }
-            Input::Cancel { run, mode, message } => {
+            Input::Cancel { run, mode, message, now } => {
+                if now {
+                    self.duties.hurry(run);
+                }
                 batch.push(Command::Cancel { time: self.now(), run, mode, message });
             }
         }

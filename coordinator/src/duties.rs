@@ -29,6 +29,8 @@ pub(crate) struct Duties {
 struct Kept {
     materials: Materials,
     secrets: Secrets,
+    /// Attempts that are stopped get no grace.
+    hurry: bool,
 }
 
 #[derive(Default)]
@@ -53,7 +55,16 @@ impl Duties {
     /// Keeps what a run needs besides its spec, until [`Duties::forget`].
     pub(crate) fn keep(&mut self, run: RunId, materials: Materials) {
         let secrets = Secrets::new(materials.values_to_mask());
-        self.kept.insert(run, Kept { materials, secrets });
+        self.kept.insert(run, Kept { materials, secrets, hurry: false });
+    }
+
+    /// From now on attempts of the run that are to stop get no grace; those that were told to stop
+    /// are told again.
+    pub(crate) fn hurry(&mut self, run: RunId) {
+        if let Some(kept) = self.kept.get_mut(&run) {
+            kept.hurry = true;
+            self.told.stopped.retain(|attempt| attempt.run != run);
+        }
     }
 
     /// Drops everything about a run that is over.
@@ -121,10 +132,11 @@ impl Duties {
                     Message::Start(invocation)
                 }
                 Work::Stop { attempt, reason, .. } if self.told.stopped.insert(attempt.clone()) => {
+                    let hurry = self.kept.get(&attempt.run).is_some_and(|kept| kept.hurry);
                     Message::Stop(Stop {
                         attempt: Some(wire::attempt_to_wire(&attempt)),
                         reason: reason.as_str().to_owned(),
-                        grace_ms: self.grace_ms,
+                        grace_ms: if hurry { 0 } else { self.grace_ms },
                     })
                 }
                 Work::EndRun { run, agents } if self.told.ended.insert(run) => {

@@ -103,9 +103,15 @@ impl Local {
         Ok(RunHandle { run_id, finished })
     }
 
-    /// Ends a run early.
+    /// Ends a run early: what runs is asked to end, and killed when its grace is over.
     pub async fn cancel(&self, run: RunId, mode: CancelMode, message: &str) -> Result<()> {
-        self.send(Input::Cancel { run, mode, message: message.to_owned() }).await
+        self.send(Input::Cancel { run, mode, message: message.to_owned(), now: false }).await
+    }
+
+    /// Ends a run now: what runs is killed, `finally` tasks too.
+    pub async fn kill(&self, run: RunId, message: &str) -> Result<()> {
+        let mode = CancelMode::Cancelled;
+        self.send(Input::Cancel { run, mode, message: message.to_owned(), now: true }).await
     }
 
     /// Passing remarks of the agent (image pulls, container creation), for a live display.

@@ -94,9 +94,9 @@ impl Session<'_> {
 
     async fn run(&mut self, run: Prepared) -> Result<Exit, Failure> {
         let first_cancel = match &run.submission.run {
-            RunObject::PipelineRun(_) => None,
+            RunObject::PipelineRun(_) => CancelMode::CancelledRunFinally,
             // A TaskRun has no finally tasks to run.
-            RunObject::TaskRun(_) => Some(CancelMode::Cancelled),
+            RunObject::TaskRun(_) => CancelMode::Cancelled,
         };
         let args = &self.settings.args;
         let remarks = remarks(self.local.progress(), run.submission.run_id);
@@ -114,9 +114,12 @@ impl Session<'_> {
                 wish = self.signals.next() => {
                     shown.say(wish.text());
                     match wish {
-                        Wish::Cancel(mode) => {
-                            let mode = first_cancel.unwrap_or(mode);
-                            self.cancel(run_id, mode, "cancelled by a signal").await?;
+                        Wish::Cancel => {
+                            self.cancel(run_id, first_cancel, "cancelled by a signal").await?;
+                        }
+                        Wish::Stop => {
+                            let killed = self.local.kill(run_id, "stopped by a second signal").await;
+                            killed.map_err(refused)?;
                         }
                         Wish::Leave => return Err(Failure::silent(Exit::Cancelled)),
                     }

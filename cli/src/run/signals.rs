@@ -1,6 +1,5 @@
 //! Ctrl-C: once cancels and runs `finally`, twice stops now, three times gives up waiting.
 
-use tenon_engine::command::CancelMode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
@@ -16,8 +15,10 @@ pub struct Signals {
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Cancel the run this way.
-    Cancel(CancelMode),
+    /// Cancel the run; its `finally` tasks still run.
+    Cancel,
+    /// Kill what runs, and start nothing more.
+    Stop,
     /// Leave at once.
     Leave,
 }
@@ -57,8 +58,8 @@ impl Signals {
 
 fn wish(seen: u32) -> Wish {
     match seen {
-        0 | 1 => Wish::Cancel(CancelMode::CancelledRunFinally),
-        2 => Wish::Cancel(CancelMode::Cancelled),
+        0 | 1 => Wish::Cancel,
+        2 => Wish::Stop,
         _ => Wish::Leave,
     }
 }
@@ -67,10 +68,8 @@ impl Wish {
     /// What is told to the user.
     pub fn text(self) -> &'static str {
         match self {
-            Wish::Cancel(CancelMode::Cancelled) => {
-                "stopping everything now; Ctrl-C again leaves without waiting"
-            }
-            Wish::Cancel(_) => {
+            Wish::Stop => "stopping everything now; Ctrl-C again leaves without waiting",
+            Wish::Cancel => {
                 "cancelling, finally tasks still run; Ctrl-C again stops everything now"
             }
             Wish::Leave => "leaving; the next `tenon run` cleans up",
@@ -84,8 +83,8 @@ mod tests {
 
     #[test]
     fn each_signal_is_harder_than_the_one_before() {
-        assert_eq!(wish(1), Wish::Cancel(CancelMode::CancelledRunFinally));
-        assert_eq!(wish(2), Wish::Cancel(CancelMode::Cancelled));
+        assert_eq!(wish(1), Wish::Cancel);
+        assert_eq!(wish(2), Wish::Stop);
         assert_eq!(wish(3), Wish::Leave);
     }
 }
