@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::{signal, wait_until};
+use crate::{processes_with, signal, wait_until};
 
 /// A daemon with a socket, a data directory and a containerd of its own; ended when dropped.
 pub struct Daemon {
@@ -74,7 +74,8 @@ impl Drop for Daemon {
         let _ = self.child.wait();
         // What it started names its directory: containerd, the shims, and through them the containers.
         let directory = self.dir.path().display().to_string();
-        // pkill exits with 1 where nothing is left to end.
-        let _ = Command::new("pkill").args(["-KILL", "-f", &directory]).status();
+        for process in processes_with(&directory) {
+            signal(process, libc::SIGKILL);
+        }
     }
 }

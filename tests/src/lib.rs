@@ -134,6 +134,18 @@ pub fn signal(pid: u32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// The processes of this machine whose command line, its arguments separated by spaces, contains
+/// `text`; those of containers too.
+pub fn processes_with(text: &str) -> Vec<u32> {
+    let of_process = |entry: std::fs::DirEntry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        // One that has just ended has none.
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        String::from_utf8_lossy(&line).replace('\0', " ").contains(text).then_some(pid)
+    };
+    std::fs::read_dir("/proc").unwrap().filter_map(|entry| of_process(entry.unwrap())).collect()
+}
+
 /// Asks `condition` again and again until it holds, within [`LIMIT`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use tenon_tests::{Said, Tenon, signal, wait_until};
+use tenon_tests::{Said, Tenon, processes_with, signal, wait_until};
 
 fn task_run(steps: &str) -> String {
     format!(
@@ -105,7 +105,8 @@ fn no_docker_where_docker_is_asked_for() {
     let socket = format!("unix://{}/none.sock", tenon.dir().display());
     let mut command = tenon.command(&["run", "-f", "t.yaml"]);
     let said = tenon_tests::finish(command.env("DOCKER_HOST", socket).spawn().unwrap());
-    refused(&tenon, said, 3, "none.sock");
+    assert!(said.stderr.contains("none.sock"), "{}", said.stderr);
+    refused(&tenon, said, 3, "no Docker daemon answers");
 }
 
 #[test]
@@ -209,7 +210,9 @@ fn ten_thousand_levels() {
 #[test]
 fn a_killed_run_leaves_a_history_that_says_so() {
     for tenon in [Tenon::host(), Tenon::docker()] {
-        tenon.file("t.yaml", &step("echo started; sleep 600"));
+        // No other process says this.
+        let script = "echo started; sleep 86399.25";
+        tenon.file("t.yaml", &step(script));
         let out = tenon.dir().join("out");
         let mut command = tenon.command(&["run", "-o", "json", "-f", "t.yaml"]);
         let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
@@ -230,8 +233,6 @@ fn a_killed_run_leaves_a_history_that_says_so() {
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&left.stdout), "", "containers are left behind");
-        let pattern = ["-f", "sleep 600"];
-        let alive = Command::new("pgrep").args(pattern).output().unwrap();
-        assert!(alive.stdout.is_empty(), "processes are left behind");
+        assert_eq!(processes_with("86399.25"), [0u32; 0], "processes are left behind");
     }
 }

@@ -17,25 +17,25 @@ spec:
     - name: rows
       displayName: the rows
       retries: 1
-      matrix: {params: [{name: n, value: ["1", "2"]}]}
+      matrix: {params: [{name: row, value: ["1", "2"]}]}
       workspaces: [{name: w}]
       taskSpec:
-        params: [{name: n}]
+        params: [{name: row}]
         workspaces: [{name: w}]
         results: [{name: r}]
         steps:
         - name: one
           image: busybox
           script: |
-            echo out $(params.n); echo err $(params.n) >&2
-            printf $(params.n) > $(results.r.path)
+            echo out $(params.row); echo err $(params.row) >&2
+            printf $(params.row) > $(results.r.path)
         - name: two
           image: busybox
-          script: test -e $(workspaces.w.path)/$(params.n) || { touch $(workspaces.w.path)/$(params.n); exit 3; }
+          script: test -e $(workspaces.w.path)/$(params.row) || { touch $(workspaces.w.path)/$(params.row); exit 3; }
     - name: never
       when: [{input: a, operator: in, values: [b]}]
-      matrix: {params: [{name: n, value: ["1", "2"]}]}
-      taskSpec: {params: [{name: n}], steps: [{image: busybox, script: echo}]}
+      matrix: {params: [{name: row, value: ["1", "2"]}]}
+      taskSpec: {params: [{name: row}], steps: [{image: busybox, script: echo}]}
 "#;
 
 fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -80,7 +80,7 @@ fn keeps_the_contract(tenon: &Tenon) {
         assert_eq!(skip["reason"], "When Expressions evaluated to false");
     }
     for end in of_kind(&events, "task-end") {
-        let row = end["matrix"]["params"]["n"].clone();
+        let row = end["matrix"]["params"]["row"].clone();
         assert_eq!(end["attempt"], 2);
         assert_eq!(end["results"]["r"], row);
         assert!(end["durationMs"].is_u64());
