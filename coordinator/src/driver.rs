@@ -6,6 +6,7 @@
 //! loop from repeating a message within one session: losing it would repeat messages, not work.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tenon_engine::command::CancelMode;
@@ -45,6 +46,7 @@ pub(crate) enum Input {
 
 /// The state behind [`crate::Local`].
 pub(crate) struct Driver {
+    state_dir: PathBuf,
     store: Store,
     engine: Engine,
     log: CommandLog,
@@ -59,6 +61,7 @@ pub(crate) struct Driver {
 }
 
 /// What woke the loop.
+#[expect(clippy::large_enum_variant, reason = "one exists at a time, and it is taken at once")]
 enum Wake {
     Input(Option<Input>),
     Agent(Option<AgentMessage>),
@@ -68,7 +71,7 @@ enum Wake {
 
 impl Driver {
     pub(crate) fn new(
-        options: LocalOptions,
+        options: &LocalOptions,
         store: Store,
         link: AgentLink,
         progress: broadcast::Sender<Progress>,
@@ -77,6 +80,7 @@ impl Driver {
         Ok(Driver {
             log: CommandLog::create(&options.state_dir, &id)?,
             duties: Duties::new(options.grace_ms),
+            state_dir: options.state_dir.clone(),
             store,
             engine: Engine::new(),
             writers: BTreeMap::new(),
@@ -99,7 +103,7 @@ impl Driver {
             },
         )?;
         runtime.block_on(self.serve(inputs))?;
-        self.log.remove()
+        self.log.close(&self.state_dir)
     }
 
     async fn serve(&mut self, mut inputs: mpsc::Receiver<Input>) -> Result<()> {

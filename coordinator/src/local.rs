@@ -69,7 +69,7 @@ pub struct Local {
 
 impl Local {
     /// Recovers what dead processes left in the state directory, then starts the coordinator.
-    pub fn open(options: LocalOptions, link: AgentLink) -> Result<Local> {
+    pub fn open(options: &LocalOptions, link: AgentLink) -> Result<Local> {
         let store = Store::new(&options.state_dir);
         let recovered = recovery::recover(&options.state_dir, &store)?;
         let (inputs, receiver) = mpsc::channel(INPUTS);

@@ -6,14 +6,13 @@
 //! removes what the dead process's agent left, by label.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tenon_engine::{Command, Engine, Event, RunId, Time};
 use tenon_reporter::history::{RunWriter, Store, Summary};
 
-use crate::command_log::CommandLog;
+use crate::command_log::{CommandLog, lock_directory};
 use crate::error::{Error, Result};
 use crate::{history, masking};
 
@@ -23,15 +22,14 @@ const MESSAGE: &str = "the tenon process that ran this was killed before the run
 
 /// Ends the runs of dead processes, and says which those were.
 pub(crate) fn recover(state_dir: &Path, store: &Store) -> Result<Vec<RunId>> {
+    let _recovering = lock_directory(state_dir)?;
     let local = state_dir.join("local");
-    let entries = match fs::read_dir(&local) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::io("read", &local)(source)),
-    };
     let mut recovered = Vec::new();
-    for entry in entries {
+    for entry in fs::read_dir(&local).map_err(Error::io("read", &local))? {
         let dir = entry.map_err(Error::io("read", &local))?.path();
+        if !dir.is_dir() {
+            continue;
+        }
         if let Some((log, commands)) = CommandLog::open(&dir)? {
             recovered.extend(end_runs(commands, store)?);
             log.remove()?;

@@ -166,13 +166,14 @@ pub fn signal_process(process: i32, signal: i32) {
     }
 }
 
-/// How much a pipe holds: what the kernel allows everybody.
-const PIPE_BYTES: libc::c_int = 1 << 20;
+/// How much a wide pipe holds: what the kernel allows everybody.
+const WIDE: libc::c_int = 1 << 20;
 
 /// A pipe; neither end is inherited by children, and the reading end never blocks.
 ///
-/// It is in packet mode: a read gives what one write wrote (at most 4 KiB of it), so two pipes read
-/// in turn give their writes nearly in the order in which they were made.
+/// It is in packet mode: a read gives what one write wrote (at most 4 KiB of it). And it is narrow:
+/// it holds one packet, so a writer is at most one write ahead of the reader, and two pipes read in
+/// turn give their writes in the order in which they were made.
 pub fn pipe() -> io::Result<(File, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: `ends` has room for two descriptors, which nobody else owns.
@@ -180,10 +181,17 @@ pub fn pipe() -> io::Result<(File, OwnedFd)> {
         check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_DIRECT))?;
         let (read, write) = (File::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]));
         check(libc::fcntl(read.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK))?;
-        // A packet takes a whole page; more of them fit where the user's limit allows.
-        libc::fcntl(read.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES);
+        // One page; a kernel that refuses leaves it wide, which costs order and nothing else.
+        libc::fcntl(read.as_raw_fd(), libc::F_SETPIPE_SZ, 1);
         Ok((read, write))
     }
+}
+
+/// Lets a pipe hold many packets: for a writer that writes so much that waiting for the reader
+/// each time would slow it down. Where the user's limit forbids it, it stays as it is.
+pub fn widen(pipe: &File) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, WIDE) };
 }
 
 /// How many bytes can be read from a pipe at once.

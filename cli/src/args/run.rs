@@ -63,7 +63,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendChoice,
 
-    /// A file of image replacements: each line `GLOB: REPLACEMENT`
+    /// A file of image replacements: each line `GLOB REPLACEMENT`
     #[arg(long, value_name = "FILE")]
     pub image_map: Option<PathBuf>,
 

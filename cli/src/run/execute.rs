@@ -40,7 +40,7 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
     let (to_agent, inbox) = mpsc::channel(SESSION);
     let (outbox, from_agent) = mpsc::channel(SESSION);
     let options = LocalOptions { state_dir: settings.state_dir.clone(), grace_ms: GRACE_MS };
-    let local = Local::open(options, AgentLink { from_agent, to_agent }).map_err(refused)?;
+    let local = Local::open(&options, AgentLink { from_agent, to_agent }).map_err(refused)?;
     for run in local.recovered() {
         terminal::note(&format!(
             "run {run} was interrupted; it is recorded as failed and cleaned up"

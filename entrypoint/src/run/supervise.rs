@@ -39,11 +39,17 @@ pub struct Limits<'a> {
     pub cancel_file: Option<&'a Path>,
 }
 
+/// After so many writes of one stream, order among the streams gives way to throughput.
+const CHATTY: u32 = 256;
+
 /// One output stream of the command: the pipe, and where its bytes also go.
 struct Output {
     stream: Stream,
     pipe: Option<File>,
     copy: Option<Copy>,
+    /// What was read last did not end its line.
+    inside_line: bool,
+    reads: u32,
 }
 
 struct Copy {
@@ -69,8 +75,8 @@ pub fn run(
 
     let [stdout_copy, stderr_copy] = copies;
     let outputs = [
-        Output { stream: Stream::Stdout, pipe: Some(stdout), copy: stdout_copy },
-        Output { stream: Stream::Stderr, pipe: Some(stderr), copy: stderr_copy },
+        Output::new(Stream::Stdout, stdout, stdout_copy),
+        Output::new(Stream::Stderr, stderr, stderr_copy),
     ];
     let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
     let mut supervised =
@@ -133,12 +139,19 @@ impl Supervised {
                 watch.clear();
             }
             context.record.flush();
-            for (output, ready) in self.outputs.iter_mut().zip([stdout_ready, stderr_ready]) {
-                if ready.ready() && !context.record.is_behind() {
-                    output.read(context);
+            let ready = [stdout_ready.ready(), stderr_ready.ready()];
+            for index in self.reading_order() {
+                if ready[index] && !context.record.is_behind() {
+                    self.outputs[index].read(context);
                 }
             }
         }
+    }
+
+    /// Which stream to read first when both have something: what one of them prints after half a
+    /// line of the other was, most likely, written before that line went on.
+    fn reading_order(&self) -> [usize; 2] {
+        if self.outputs[0].inside_line { [1, 0] } else { [0, 1] }
     }
 
     fn handle_signals(&mut self, context: &Context) {
@@ -160,12 +173,12 @@ impl Supervised {
         let mut left =
             self.outputs.each_ref().map(|output| output.pipe.as_ref().map_or(0, sys::readable));
         while left.iter().any(|left| *left > 0) {
-            for (output, left) in self.outputs.iter_mut().zip(&mut left) {
-                if *left > 0 {
+            for index in self.reading_order() {
+                if left[index] > 0 {
                     context.record.flush_fully();
-                    *left = match output.read(context) {
+                    left[index] = match self.outputs[index].read(context) {
                         0 => 0,
-                        count => left.saturating_sub(count),
+                        count => left[index].saturating_sub(count),
                     };
                 }
             }
@@ -182,13 +195,22 @@ impl Supervised {
 }
 
 impl Output {
+    fn new(stream: Stream, pipe: File, copy: Option<Copy>) -> Self {
+        Self { stream, pipe: Some(pipe), copy, inside_line: false, reads: 0 }
+    }
+
     /// One read; at the end of the pipe it is closed. Gives the number of bytes.
     fn read(&mut self, context: &mut Context) -> usize {
         let Some(pipe) = &mut self.pipe else {
             return 0;
         };
-        let copy = &mut self.copy;
+        self.reads = self.reads.saturating_add(1);
+        if self.reads == CHATTY {
+            sys::widen(pipe);
+        }
+        let (copy, inside_line) = (&mut self.copy, &mut self.inside_line);
         let result = context.record.copy_from(pipe, self.stream, |bytes| {
+            *inside_line = bytes.last() != Some(&b'\n');
             if let Some(copy) = copy {
                 copy.write(bytes);
             }
