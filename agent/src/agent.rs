@@ -270,6 +270,9 @@ impl Loop {
 
     async fn pass_on(&mut self, said: Said) {
         match said {
+            Said::Progress(progress) if progress.note => {
+                self.send(agent_message::Message::Progress(progress)).await;
+            }
             Said::Progress(progress) => {
                 // A remark that finds no room is not worth waiting for.
                 let _ = self.outbox.try_send(AgentMessage {
@@ -355,6 +358,20 @@ impl Sink for AttemptSink {
             what: what.to_owned(),
             done,
             total,
+            note: false,
         }));
+    }
+
+    fn note<'a>(&'a self, what: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let note = Progress {
+                attempt: Some(self.attempt.clone()),
+                what: what.to_owned(),
+                note: true,
+                ..Progress::default()
+            };
+            // As with reports.
+            let _ = self.reports.send(Said::Progress(note)).await;
+        })
     }
 }

@@ -63,6 +63,8 @@ pub trait Sink: Send + Sync {
     -> BoxFuture<'_, ()>;
     /// A passing remark for live displays; may be dropped.
     fn progress(&self, what: &str, done: u64, total: u64);
+    /// A remark that the user is to be told, once.
+    fn note<'a>(&'a self, what: &'a str) -> BoxFuture<'a, ()>;
 }
 
 /// A request to stop an attempt.

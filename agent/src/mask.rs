@@ -54,9 +54,14 @@ impl Masker {
         Masker { automaton, longest, too_short }
     }
 
-    /// How many values were too short to be masked.
-    pub fn too_short(&self) -> usize {
-        self.too_short
+    /// What to tell the user about values that were too short to be masked.
+    pub fn warning(&self) -> Option<String> {
+        let values = match self.too_short {
+            0 => return None,
+            1 => "a secret value is".to_owned(),
+            count => format!("{count} secret values are"),
+        };
+        Some(format!("{values} shorter than {SHORTEST} characters and not masked in output"))
     }
 
     /// Length of the longest form; 0 when there is nothing to mask.
@@ -177,7 +182,8 @@ mod tests {
         ] {
             assert_eq!(mask(secret, text), expected, "{secret:?} in {text:?}");
         }
-        assert_eq!(Masker::new([&b"abc"[..], b"", b"abcd"]).too_short(), 1);
+        let warning = Masker::new([&b"abc"[..], b"", b"abcd"]).warning();
+        assert!(warning.is_some_and(|text| text.starts_with("a secret value is")));
     }
 
     proptest::proptest! {

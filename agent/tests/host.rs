@@ -34,6 +34,11 @@ impl Sink for Reports {
     fn progress(&self, what: &str, _done: u64, _total: u64) {
         self.said.lock().unwrap().push(what.to_owned());
     }
+
+    fn note<'a>(&'a self, what: &'a str) -> BoxFuture<'a, ()> {
+        self.progress(what, 0, 0);
+        Box::pin(async {})
+    }
 }
 
 impl Reports {

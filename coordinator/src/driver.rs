@@ -55,6 +55,7 @@ pub(crate) struct Driver {
     link: AgentLink,
     outgoing: VecDeque<CoordinatorMessage>,
     progress: broadcast::Sender<Progress>,
+    notes: mpsc::UnboundedSender<String>,
     accepted: Vec<oneshot::Sender<()>>,
     done: BTreeMap<RunId, oneshot::Sender<Finished>>,
     last_time: Time,
@@ -75,6 +76,7 @@ impl Driver {
         store: Store,
         link: AgentLink,
         progress: broadcast::Sender<Progress>,
+        notes: mpsc::UnboundedSender<String>,
     ) -> Result<Driver> {
         let id = process_unique_id();
         Ok(Driver {
@@ -87,6 +89,7 @@ impl Driver {
             link,
             outgoing: VecDeque::new(),
             progress,
+            notes,
             accepted: Vec::new(),
             done: BTreeMap::new(),
             last_time: Time(0),
@@ -211,8 +214,12 @@ impl Driver {
         match message.message {
             Some(agent_message::Message::Hello(hello)) => self.duties.welcome(hello),
             Some(agent_message::Message::Progress(progress)) => {
-                // Nobody needs to be watching.
-                let _ = self.progress.send(progress);
+                // Nobody needs to be watching, or listening.
+                if progress.note {
+                    let _ = self.notes.send(progress.what);
+                } else {
+                    let _ = self.progress.send(progress);
+                }
             }
             Some(agent_message::Message::Report(report)) => {
                 let number = report.number;

@@ -63,6 +63,7 @@ pub struct RunHandle {
 pub struct Local {
     inputs: mpsc::Sender<Input>,
     progress: broadcast::Sender<Progress>,
+    notes: mpsc::UnboundedReceiver<String>,
     recovered: Vec<RunId>,
     thread: JoinHandle<Result<()>>,
 }
@@ -74,7 +75,9 @@ impl Local {
         let recovered = recovery::recover(&options.state_dir, &store)?;
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let (progress, _) = broadcast::channel(REMARKS);
-        let driver = Driver::new(options, store, link, progress.clone())?;
+        // Unbounded because a note is rare and must not be lost; a run makes a few.
+        let (note, notes) = mpsc::unbounded_channel();
+        let driver = Driver::new(options, store, link, progress.clone(), note)?;
         let thread = std::thread::Builder::new()
             .name("coordinator".to_owned())
             .spawn(move || driver.run(receiver))
@@ -83,7 +86,7 @@ impl Local {
                 path: PathBuf::from("coordinator"),
                 source,
             })?;
-        Ok(Local { inputs, progress, recovered, thread })
+        Ok(Local { inputs, progress, notes, recovered, thread })
     }
 
     /// Runs of dead processes that were brought to an end while opening.
@@ -117,6 +120,17 @@ impl Local {
     /// Passing remarks of the agent (image pulls, container creation), for a live display.
     pub fn progress(&self) -> broadcast::Receiver<Progress> {
         self.progress.subscribe()
+    }
+
+    /// The next thing that the agent has for the user: warnings, what it kept. `None` once the
+    /// coordinator has stopped and all was said.
+    pub async fn note(&mut self) -> Option<String> {
+        self.notes.recv().await
+    }
+
+    /// Likewise, without waiting for it.
+    pub fn note_now(&mut self) -> Option<String> {
+        self.notes.try_recv().ok()
     }
 
     /// Ends the coordinator, and says why it had stopped before, if it had. With every run over,

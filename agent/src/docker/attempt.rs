@@ -34,7 +34,7 @@ pub async fn run(
     let key = attempt_key(&attempt);
     let dir = match PodDir::create(&backend.options.data_dir, &key) {
         Ok(dir) => dir,
-        Err(error) => return Failure::from(error).into_outcome(),
+        Err(error) => return Failure::from(error).into_outcome(&backend.options.data_dir),
     };
     let mut running = Attempt {
         backend,
@@ -52,7 +52,7 @@ pub async fn run(
     running.remove().await;
     match outcome {
         Ok(()) => Outcome::Ran(tenon_proto::agent::v1::Ran {}),
-        Err(failure) => failure.into_outcome(),
+        Err(failure) => failure.into_outcome(&backend.options.data_dir),
     }
 }
 
@@ -97,15 +97,10 @@ impl<'a> Attempt<'a> {
         };
         self.plan = pod::build(&self.dir, &place, task, &pod)?;
         let masker = Masker::new(self.plan.secrets.iter().map(Vec::as_slice));
-        if masker.too_short() > 0 {
-            self.plan.warnings.push(format!(
-                "{} secret values are shorter than 4 characters: they are not masked in output",
-                masker.too_short()
-            ));
-        }
+        self.plan.warnings.extend(masker.warning());
         for warning in &self.plan.warnings {
             tracing::warn!(task_run = %self.attempt.task_run, "{warning}");
-            self.sink.progress(&format!("warning: {warning}"), 0, 0);
+            self.sink.note(&format!("warning: {warning}")).await;
         }
         let images = tokio::select! {
             images = self.images() => images?,

@@ -24,14 +24,17 @@ pub enum Failure {
         /// For people.
         message: String,
     },
+    /// The attempt's directory cannot be made, or written to.
+    Files(std::io::Error),
     /// It was told to stop.
     Stopped,
 }
 
 impl Failure {
-    /// As the session reports it.
-    pub fn into_outcome(self) -> Outcome {
+    /// As the session reports it. `data_dir` is where the attempt's directory is.
+    pub fn into_outcome(self, data_dir: &Path) -> Outcome {
         match self {
+            Failure::Files(error) => files(&error, data_dir).into_outcome(data_dir),
             Failure::Refused { reason, message } => Outcome::Refused(Refused { reason, message }),
             Failure::Infra { reason, message } => {
                 Outcome::Infra(Infra { reason: reason.to_owned(), message })
@@ -53,15 +56,8 @@ impl Failure {
     }
 
     /// A step's output found no room on the disk, and no room was made.
-    pub fn no_room(directory: &Path) -> Failure {
-        Failure::Infra {
-            reason: "infra/disk-full",
-            message: format!(
-                "the disk is full: there is no room left in {} for what the steps print; free some \
-                 space, or choose another disk with --state-dir",
-                directory.display()
-            ),
-        }
+    pub fn no_room() -> Failure {
+        Failure::Files(std::io::ErrorKind::StorageFull.into())
     }
 
     /// What the daemon said when asked to do `what`.
@@ -113,13 +109,25 @@ impl From<BuildError> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            return disk_full(&error.to_string());
-        }
-        Failure::Infra {
+        Failure::Files(error)
+    }
+}
+
+fn files(error: &std::io::Error, data_dir: &Path) -> Failure {
+    use std::io::ErrorKind;
+    let data_dir = data_dir.display();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::Infra {
+            reason: "infra/disk-full",
+            message: format!(
+                "the disk is full: there is no room left in {data_dir} for what the task writes; \
+                 free some space, or choose another disk with --state-dir"
+            ),
+        },
+        _ => Failure::Infra {
             reason: "infra/agent-files",
-            message: format!("the attempt's directory cannot be prepared: {error}"),
-        }
+            message: format!("an attempt's directory in {data_dir} cannot be used: {error}"),
+        },
     }
 }
 

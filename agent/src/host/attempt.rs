@@ -43,20 +43,20 @@ pub async fn run(
     let key = attempt_key(&task.attempt.clone().unwrap_or_default());
     let dir = match PodDir::create(&backend.options.data_dir, &key) {
         Ok(dir) => dir,
-        Err(error) => return Failure::from(error).into_outcome(),
+        Err(error) => return Failure::from(error).into_outcome(&backend.options.data_dir),
     };
     let outcome = run_in(backend, task, sink, cancel, &dir).await;
     if backend.options.keep {
         for tree in [dir.private(), dir.root()] {
             let _ = std::fs::remove_file(tree.join(OWNER_FILE));
         }
-        sink.progress(&format!("kept for inspection: directory {}", dir.root().display()), 0, 0);
+        sink.note(&format!("kept for inspection: directory {}", dir.root().display())).await;
     } else if let Err(error) = dir.remove() {
         tracing::warn!(path = %dir.root().display(), %error, "cannot be removed");
     }
     match outcome {
         Ok(()) => Outcome::Ran(Ran {}),
-        Err(failure) => failure.into_outcome(),
+        Err(failure) => failure.into_outcome(&backend.options.data_dir),
     }
 }
 
@@ -77,14 +77,15 @@ async fn run_in(
         claims_dir: backend.run_dir(&attempt.run_id).join("claims"),
         claims: task.claims.clone(),
     };
-    let plan = pod::build(dir, &place, task, &pod)?;
+    let mut plan = pod::build(dir, &place, task, &pod)?;
     let masker = Masker::new(plan.secrets.iter().map(Vec::as_slice));
+    plan.warnings.extend(masker.warning());
     if !backend.said.swap(true, Ordering::Relaxed) {
-        sink.progress("host backend: images are ignored, steps use this machine's programs", 0, 0);
+        sink.note("host backend: images are ignored, steps use this machine's programs").await;
     }
     for warning in &plan.warnings {
         tracing::warn!(task_run = %attempt.task_run, "{warning}");
-        sink.progress(&format!("warning: {warning}"), 0, 0);
+        sink.note(&format!("warning: {warning}")).await;
     }
     let plans: Vec<&ContainerPlan> = plan.steps.iter().chain(&plan.sidecars).collect();
     for plan in &plans {
@@ -306,7 +307,7 @@ impl Attempt<'_> {
             }
             Followed::Ended { index, time_ms, ended } => self.ended(index, time_ms, ended).await,
             Followed::Stalled { .. } => {
-                self.failure.get_or_insert(Failure::no_room(self.dir.root()));
+                self.failure.get_or_insert(Failure::no_room());
                 self.kill_all();
             }
             Followed::Died { index, damage } => {

@@ -22,8 +22,10 @@ const READ: usize = 256 << 10;
 const STALL: Duration = Duration::from_secs(10);
 /// A writer without room touches the record far more often than this.
 const TOUCHES_APART: Duration = Duration::from_secs(2);
-/// What has been read is given back in pieces of this size.
+/// What has been read is given back in pieces of this size,
 const PIECE: u64 = 1 << 20;
+/// and of this size when every piece counts.
+const SMALL_PIECE: u64 = 4 << 10;
 
 /// The reading end of a record.
 pub(super) struct Tail {
@@ -83,8 +85,12 @@ impl Tail {
 
     /// Gives the room of what has been read back to the file system.
     pub fn give_back(&mut self) {
+        self.give_back_pieces(PIECE);
+    }
+
+    fn give_back_pieces(&mut self, size: u64) {
         let Some(hole) = self.hole else { return };
-        let end = self.offset / PIECE * PIECE;
+        let end = self.offset / size * size;
         if end <= hole {
             return;
         }
@@ -104,6 +110,7 @@ impl Tail {
             Some((first, last)) if now - last < TOUCHES_APART => Some((first, now)),
             _ => Some((now, now)),
         };
+        self.give_back_pieces(SMALL_PIECE);
     }
 
     /// Whether the writer has found no room for too long; true once, until that much time again.

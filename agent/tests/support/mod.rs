@@ -57,6 +57,9 @@ impl Sink for Remember {
         Box::pin(async {})
     }
     fn progress(&self, _what: &str, _done: u64, _total: u64) {}
+    fn note<'a>(&'a self, _what: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// What came of a pod.

@@ -1,6 +1,7 @@
 //! Starts a coordinator and an agent in this process and runs what was prepared, one run after the
 //! other. The only file of the command line that touches the coordinator.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tenon_agent::{Agent, AgentOptions};
@@ -60,7 +61,7 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
         }
     });
     agents.spawn(Agent::new(agent, backend).run(inbox, outbox, CancellationToken::new()));
-    let mut session = Session { settings, local, signals, documents: 0 };
+    let mut session = Session { settings, local, signals, documents: 0, noted: HashSet::new() };
     let result = session.run_all(prepared).await;
     let closed = session.local.close().await.map_err(refused);
     // The agent's inbox is closed now: it ends what still runs and cleans up.
@@ -75,6 +76,8 @@ struct Session<'a> {
     signals: Signals,
     /// Runs whose objects were printed.
     documents: usize,
+    /// What the agent had to say and was told.
+    noted: HashSet<String>,
 }
 
 impl Session<'_> {
@@ -105,12 +108,21 @@ impl Session<'_> {
         let reader = store(&self.settings.state_dir).reader(run_id)?;
         let mut shown = show(reader, args.output, args.quiet, remarks);
         let mut gone = false;
+        // A live display is not written over.
+        let mut held_back = Vec::new();
         let finished: Finished = loop {
             tokio::select! {
                 finished = &mut finished => match finished {
                     Ok(finished) => break finished,
                     Err(_) => return Err(Failure::silent(Exit::Internal)),
                 },
+                Some(note) = self.local.note() => {
+                    if !shown.is_live() {
+                        self.tell(note);
+                    } else {
+                        held_back.push(note);
+                    }
+                }
                 wish = self.signals.next() => {
                     shown.say(wish.text());
                     match wish {
@@ -135,7 +147,17 @@ impl Session<'_> {
             }
         };
         let closed = shown.finish()? == Finish::Closed;
+        held_back.extend(std::iter::from_fn(|| self.local.note_now()));
+        held_back.into_iter().for_each(|note| self.tell(note));
         self.report(&finished, closed)
+    }
+
+    /// Tells the user what the agent has to say, but nothing twice.
+    fn tell(&mut self, note: String) {
+        if !self.noted.contains(&note) {
+            terminal::note(&note);
+            self.noted.insert(note);
+        }
     }
 
     async fn cancel(&self, run: RunId, mode: CancelMode, message: &str) -> Result<(), Failure> {

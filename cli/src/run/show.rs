@@ -94,6 +94,11 @@ impl Shown {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether stdout is a live display.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Tells the user something while the run goes on, without disturbing a live display.
     pub fn say(&self, text: &str) {
         if self.live {

@@ -239,7 +239,7 @@ impl<'a> Attempt<'a> {
             Followed::Ended { index, time_ms, ended } => {
                 self.ended(watch, index, time_ms, ended).await?;
             }
-            Followed::Stalled { .. } => return Err(Failure::no_room(self.dir.root())),
+            Followed::Stalled { .. } => return Err(Failure::no_room()),
             Followed::Died { index, damage } => {
                 let ended = self.death(watch, index, damage);
                 self.ended(watch, index, now_ms(), ended).await?;

@@ -133,6 +133,6 @@ impl<'a> Attempt<'a> {
             self.dir.root().display()
         );
         tracing::info!("{kept}");
-        self.sink.progress(&kept, 0, 0);
+        self.sink.note(&kept).await;
     }
 }
