@@ -77,5 +77,12 @@ impl Drop for Daemon {
         for process in processes_with(&directory) {
             signal(process, libc::SIGKILL);
         }
+        // The file systems of its containers; lazily, because what was killed may take a moment.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let below = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for mount in below.filter(|mount| mount.starts_with(&directory)) {
+            // One that went by itself is no failure.
+            let _ = Command::new("umount").arg("-l").arg(mount).status();
+        }
     }
 }

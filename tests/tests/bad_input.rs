@@ -2,7 +2,9 @@
 //! bounded time and memory, and loses nothing that was already reported.
 
 use std::fs;
+use std::io::Write;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tenon_tests::{Said, Tenon, processes_with, signal, wait_until};
 
@@ -140,6 +142,58 @@ fn the_disk_is_full() {
     assert!(said.stderr.contains("No space left on device"), "{}", said.stderr);
     assert_eq!(said.events()[0]["kind"], "run-start");
     drop(mount);
+}
+
+/// Only where the steps' output waits to be read is the disk full, or small.
+fn with_little_room(tenon: &Tenon, size: &str) -> tenon_tests::mount::Tmpfs {
+    let agent = tenon.state_dir().join("agent");
+    fs::create_dir_all(&agent).unwrap();
+    tenon_tests::mount::Tmpfs::on(&agent, size)
+}
+
+#[test]
+fn a_step_that_finds_no_room_for_its_output_is_given_up() {
+    for tenon in [Tenon::host(), Tenon::docker()] {
+        let mount = with_little_room(&tenon, "16m");
+        tenon.file("t.yaml", &step("echo before; while :; do seq 1000; done"));
+        let out = tenon.dir().join("out");
+        let mut command = tenon.command(&["run", "-o", "json", "-f", "t.yaml"]);
+        let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+        wait_until("the step's line", || fs::read_to_string(&out).unwrap().contains("before"));
+        // Whatever room there is, another takes it.
+        let ballast = fs::File::create(tenon.state_dir().join("agent/ballast")).unwrap();
+        let over = AtomicBool::new(false);
+        let said = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // Full, which is what is wanted.
+                    let _ = (&ballast).write(&[1; 4096]);
+                }
+            });
+            let said = tenon_tests::finish(child);
+            over.store(true, Ordering::Relaxed);
+            said
+        });
+        let said = said.expect(3);
+        let directory = tenon.state_dir().join("agent").display().to_string();
+        assert!(said.stderr.contains(&directory), "{}", said.stderr);
+        let events = fs::read_to_string(&out).unwrap();
+        let end: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+        assert_eq!((&end["kind"], &end["status"]), (&"run-end".into(), &"infrafailed".into()));
+        drop(ballast);
+        drop(mount);
+    }
+}
+
+#[test]
+fn a_step_may_print_more_than_the_disk_holds() {
+    for tenon in [Tenon::host(), Tenon::docker()] {
+        let mount = with_little_room(&tenon, "12m");
+        let script = "yes 0123456789012345678901234567890 | head -n 600000";
+        let said = tenon.run(&step(script), &["-o", "json"]).expect(0);
+        assert_eq!(said.log().len(), 600_000);
+        drop(mount);
+    }
 }
 
 #[test]
