@@ -48,7 +48,7 @@ pub fn to_json(measures: &[Measure]) -> String {
                 "rival": measure.rival.as_ref().map(|(name, value)| {
                     json!({"name": name, "value": rounded(*value)})
                 }),
-                "goal": goal_text(measure.goal),
+                "goal": limit(measure.goal),
                 "met": measure.met(),
             })
         })
@@ -77,6 +77,13 @@ pub fn to_table(measures: &[Measure]) -> String {
         .expect("writing to a String cannot fail");
     }
     table
+}
+
+/// The bare number; `met` says on which side of it the value should be.
+fn limit(goal: Goal) -> f64 {
+    match goal {
+        Goal::AtMost(limit) | Goal::AtLeast(limit) => limit,
+    }
 }
 
 fn goal_text(goal: Goal) -> String {
