@@ -32,14 +32,15 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
     done("build", start);
 
     let start = begin("tests");
-    let mut tests = runner(words);
+    let (mut tests, reader) = runner(words);
     tests.envs(registries.environment());
-    count.tests("tests", tests)?;
+    count.tests("tests", tests, reader)?;
     done("tests", start);
 
     if words.is_empty() {
         let start = begin("documentation tests");
-        count.tests("documentation tests", cargo(&["test", "--locked", "--workspace", "--doc"]))?;
+        let documentation = cargo(&["test", "--locked", "--workspace", "--doc"]);
+        count.tests("documentation tests", documentation, Runner::Cargo)?;
         done("documentation tests", start);
         count.check("lints", source::lints);
         if exists("cargo-fuzz") {
@@ -60,24 +61,27 @@ fn fuzz() -> Result<(), Failure> {
     run(command("rustup", ["run", "nightly", "cargo", "fuzz"].iter().chain(&target)))
 }
 
+/// Whose output is read. nextest shows the output of failed tests, in which cargo's harness sums up
+/// each of them: only nextest's own lines count there.
+#[derive(Clone, Copy, PartialEq)]
+enum Runner {
+    Cargo,
+    Nextest,
+}
+
 /// nextest where it is installed, else cargo's own.
-fn runner(words: &[String]) -> Command {
-    let mut command = if has_nextest() {
-        cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast"])
+fn runner(words: &[String]) -> (Command, Runner) {
+    let (mut command, runner) = if has_nextest() {
+        let nextest = cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]);
+        (nextest, Runner::Nextest)
     } else {
-        cargo(&[
-            "test",
-            "--locked",
-            "--workspace",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--no-fail-fast",
-            "--",
-        ])
+        let kinds = ["--lib", "--bins", "--tests", "--no-fail-fast", "--"];
+        let mut harness = cargo(&["test", "--locked", "--workspace"]);
+        harness.args(kinds);
+        (harness, Runner::Cargo)
     };
     command.args(words);
-    command
+    (command, runner)
 }
 
 fn has_nextest() -> bool {
@@ -98,9 +102,9 @@ impl Count {
         done(name, start);
     }
 
-    fn tests(&mut self, name: &str, command: Command) -> Result<(), Failure> {
+    fn tests(&mut self, name: &str, command: Command, runner: Runner) -> Result<(), Failure> {
         let before = self.failed;
-        let succeeded = stream(command, |line| self.read(line))?;
+        let succeeded = stream(command, |line| self.read(line, runner))?;
         // A test program that does not compile, or dies, has no failed test to show.
         if !succeeded && self.failed == before {
             self.failed += 1;
@@ -109,25 +113,26 @@ impl Count {
         Ok(())
     }
 
-    /// Reads the summary lines of cargo's test harness and of nextest.
-    fn read(&mut self, line: &str) {
-        let number_before = |word: &str| {
-            let before = line.split(word).next().filter(|before| before.len() < line.len())?;
-            before.trim_end().rsplit([' ', '\u{1b}', 'm']).next()?.parse::<u64>().ok()
-        };
+    /// Reads one line of a runner's output.
+    fn read(&mut self, line: &str, runner: Runner) {
         let trimmed = line.trim_start();
-        if trimmed.starts_with("test result: ") || trimmed.starts_with("Summary [") {
-            self.passed += number_before(" passed").unwrap_or(0);
-            self.failed +=
-                number_before(" failed").unwrap_or(0) + number_before(" timed out").unwrap_or(0);
-        } else if let Some(name) =
-            trimmed.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
-        {
-            self.failures.push(name.to_owned());
-        } else if let Some(rest) =
-            trimmed.strip_prefix("FAIL [").or_else(|| trimmed.strip_prefix("TIMEOUT ["))
-        {
-            let name = rest.split(']').nth(1).unwrap_or(rest).trim().to_owned();
+        let (summary, failures) = match runner {
+            Runner::Cargo => {
+                let failure = trimmed.strip_prefix("test ");
+                ("test result: ", failure.and_then(|rest| rest.strip_suffix(" ... FAILED")))
+            }
+            Runner::Nextest => {
+                let failure =
+                    trimmed.strip_prefix("FAIL [").or_else(|| trimmed.strip_prefix("TIMEOUT ["));
+                ("Summary [", failure.and_then(|rest| rest.split_once("] ")).map(|(_, name)| name))
+            }
+        };
+        if trimmed.starts_with(summary) {
+            self.passed += number_before(line, " passed");
+            self.failed += number_before(line, " failed") + number_before(line, " timed out");
+        } else if let Some(name) = failures {
+            // Told when it happens and again at the end.
+            let name = name.rsplit(") ").next().unwrap_or(name).trim().to_owned();
             if !self.failures.contains(&name) {
                 self.failures.push(name);
             }
@@ -135,23 +140,43 @@ impl Count {
     }
 }
 
+/// The number before a word, 0 where the word is not there.
+fn number_before(line: &str, word: &str) -> u64 {
+    let before = line.split(word).next().filter(|before| before.len() < line.len());
+    let digits = before.and_then(|before| before.trim_end().rsplit([' ', '\u{1b}', 'm']).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Count;
+    use super::{Count, Runner};
 
     #[test]
-    fn summaries_of_both_runners_are_counted() {
+    fn cargos_own_harness_is_counted() {
         let mut count = Count::default();
         for line in [
             "test result: FAILED. 8 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.20s",
             "test a::b ... FAILED",
-            "     Summary [   1.234s] 33 tests run: 30 passed, 2 failed, 1 timed out, 4 skipped",
-            "        FAIL [   0.012s] tenon-journal::damage every_flip",
-            "        FAIL [   0.012s] tenon-journal::damage every_flip",
         ] {
-            count.read(line);
+            count.read(line, Runner::Cargo);
         }
-        assert_eq!((count.passed, count.failed), (38, 5));
-        assert_eq!(count.failures, ["a::b", "tenon-journal::damage every_flip"]);
+        assert_eq!((count.passed, count.failed), (8, 2));
+        assert_eq!(count.failures, ["a::b"]);
+    }
+
+    #[test]
+    fn nextest_is_counted_once_whatever_failed_tests_print() {
+        let mut count = Count::default();
+        for line in [
+            "        FAIL [   0.012s] (3/33) tenon-journal::damage every_flip",
+            "    test every_flip ... FAILED",
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out",
+            "     Summary [   1.234s] 33 tests run: 30 passed, 2 failed, 1 timed out, 4 skipped",
+            "        FAIL [   0.012s] (3/33) tenon-journal::damage every_flip",
+        ] {
+            count.read(line, Runner::Nextest);
+        }
+        assert_eq!((count.passed, count.failed), (30, 3));
+        assert_eq!(count.failures, ["tenon-journal::damage every_flip"]);
     }
 }
