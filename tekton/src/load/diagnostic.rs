@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::decode::Found;
 use super::yaml::Fault;
-use super::{Document, Source, Span};
+use super::{Document, Source, Span, secret};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ impl Diagnostic {
         Diagnostic {
             code: fault.code,
             severity: Severity::Error,
-            message: fault.message,
+            message: shown_message(fault.code, fault.message, source, fault.span),
             path: String::new(),
             details: String::new(),
             source: Arc::clone(source),
@@ -82,17 +82,18 @@ impl Diagnostic {
         }
     }
 
-    /// For bytes of which only the first are UTF-8.
-    pub(super) fn not_utf8(name: String, valid: &[u8], wide: bool) -> Self {
-        let text: Arc<str> = String::from_utf8_lossy(valid).into();
-        let line_start = text.rfind('\n').map_or(0, |at| at + 1);
+    /// For bytes of which only the first `valid` are UTF-8.
+    pub(super) fn not_utf8(name: String, bytes: &[u8], valid: usize, wide: bool) -> Self {
+        let text: Arc<str> = String::from_utf8_lossy(bytes).into();
+        let before = &text[..valid];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let lines = text.bytes().filter(|byte| *byte == b'\n').count();
+        let lines = before.bytes().filter(|byte| *byte == b'\n').count();
         let span = Span {
-            start: number(text.len()),
-            end: number(text.len()),
+            start: number(valid),
+            end: number(valid),
             line: number(lines + 1),
-            column: number(text[line_start..].chars().count() + 1),
+            column: number(before[line_start..].chars().count() + 1),
         };
         let help = if wide {
             "this looks like UTF-16; save the file as UTF-8"
@@ -116,7 +117,7 @@ impl Diagnostic {
         Diagnostic {
             code: found.code,
             severity: if found.warning { Severity::Warning } else { Severity::Error },
-            message: found.message,
+            message: shown_message(found.code, found.message, source, found.span),
             path: found.path,
             details: String::new(),
             source: Arc::clone(source),
@@ -204,6 +205,15 @@ fn place(source: &Source, span: Span) -> String {
     }
 }
 
+/// A message of the parser, which may repeat what it did not understand.
+fn shown_message(code: &str, message: String, source: &Source, span: Span) -> String {
+    let may_repeat = code.starts_with("yaml/") || message.starts_with("cannot decode");
+    if may_repeat && secret::is_secret(&source.text, span.start as usize) {
+        return secret::without_quotes(&message);
+    }
+    message
+}
+
 /// Text that a terminal takes as text.
 fn clean(text: &str) -> String {
     let replace = |c: char| match c {
@@ -221,6 +231,10 @@ const WIDTH: usize = 80;
 fn excerpt(text: &str, span: Span, paint: Paint) -> String {
     if span.line == 0 {
         return String::new();
+    }
+    if secret::is_secret(text, span.start as usize) {
+        let gutter = paint.blue(&format!("{} |", span.line));
+        return format!("\n{gutter} (part of a Secret, not shown)");
     }
     let start = floor_boundary(text, span.start as usize);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);

@@ -14,6 +14,7 @@ mod kinds;
 mod locate;
 mod node;
 mod scalar;
+mod secret;
 mod suggest;
 #[cfg(test)]
 mod tests;
@@ -51,9 +52,8 @@ impl Source {
             }
             Err(error) => error,
         };
-        let valid = &bytes[..error.valid_up_to()];
         let wide = matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
-        Err(Box::new(Diagnostic::not_utf8(name, valid, wide)))
+        Err(Box::new(Diagnostic::not_utf8(name, bytes, error.valid_up_to(), wide)))
     }
 }
 

@@ -480,3 +480,41 @@ proptest! {
         prop_assert!(loaded.bundle.documents[0].locate(&path).line > 0);
     }
 }
+
+#[test]
+fn no_diagnostic_quotes_a_secret() {
+    for fault in [
+        "stringData: {password: *hunter2-anchor}",
+        "stringData:\n  password: \"hunter2-unclosed",
+        "stringData:\n  password: hunter2-colon: x: y",
+        "stringData: [hunter2-wrong-type]",
+        "stringData: {password: {nested: hunter2-deep}}",
+        "data: {password: !!int hunter2-tag}",
+        "data: {password: hunter2-not-base64}",
+        "datta: {password: hunter2-unknown-field}",
+        "stringData:\n  password: |\n    fine\n   hunter2-badly-indented",
+        "stringData: {a: hunter2-twice, a: hunter2-again}",
+        "stringData: {password: %hunter2-directive}",
+        "stringData: {password: `hunter2-backtick}",
+        "stringData: {password: !hunter2<tag x}",
+        "stringData:\n\tpassword: hunter2-tab",
+    ] {
+        for kind_first in [true, false] {
+            let (kind, fault) = ("kind: Secret\n", format!("{fault}\n"));
+            let middle = "apiVersion: v1\nmetadata: {name: s}\n";
+            let text = match kind_first {
+                true => format!("{kind}{middle}{fault}"),
+                false => format!("{middle}{fault}{kind}"),
+            };
+            let source = Source { name: "s.yaml".to_owned(), text: text.as_str().into() };
+            for found in load(&[source], &FeatureFlags::default()).diagnostics {
+                let shown = format!("{}{}", found.render(false), found.message);
+                assert!(!shown.contains("hunter2"), "{text}\n{shown}");
+            }
+        }
+    }
+    let mut bytes = b"stringData: {password: hunter2-".to_vec();
+    bytes.extend(b"\xe4}\nkind: Secret\n");
+    let found = Source::from_bytes("s.yaml", &bytes).unwrap_err();
+    assert!(!found.render(false).contains("hunter2"), "{}", found.render(false));
+}
