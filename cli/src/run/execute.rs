@@ -106,7 +106,7 @@ impl Session<'_> {
         let handle = self.local.submit(run.submission, run.materials).await.map_err(refused)?;
         let RunHandle { run_id, mut finished } = handle;
         let reader = store(&self.settings.state_dir).reader(run_id)?;
-        let mut shown = show(reader, args.output, args.quiet, remarks);
+        let mut shown = show(reader, args, remarks);
         let mut gone = false;
         // A live display is not written over.
         let mut held_back = Vec::new();

@@ -2,6 +2,7 @@
 
 mod backend;
 mod choose;
+mod debug;
 mod execute;
 mod params;
 mod prepare;

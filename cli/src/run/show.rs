@@ -15,7 +15,8 @@ use tenon_reporter::json::Lines;
 use tenon_reporter::pretty::{Options, Size};
 use tokio::sync::oneshot;
 
-use crate::args::Output;
+use super::debug::Debugging;
+use crate::args::{Output, RunArgs};
 use crate::terminal;
 
 /// What an attempt waits for: TaskRun, what, done, total.
@@ -58,10 +59,12 @@ impl Terminal for Screenful {
 }
 
 /// Starts to show a run.
-pub fn show(mut reader: RunReader, output: Output, quiet: bool, remarks: Remarks) -> Shown {
+pub fn show(mut reader: RunReader, args: &RunArgs, remarks: Remarks) -> Shown {
+    let (output, quiet) = (args.output, args.quiet);
     let note = Arc::new(Mutex::new(String::new()));
     let live = output == Output::Pretty && !quiet && terminal::stdout_is_live();
     let mut shower: Box<dyn Show + Send> = match output {
+        Output::Json if args.debug => Box::new(Debugging::new(remarks)),
         Output::Json => Box::new(Lines::new()),
         Output::Pretty | Output::Yaml => {
             let options =
