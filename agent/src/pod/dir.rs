@@ -4,8 +4,10 @@
 //! of secrets. Both are 0700 at their root, while what is mounted inside is open to every user, so
 //! that steps that are not root can write. [`PodDir::remove`] removes both.
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -30,6 +32,7 @@ pub struct PodDir {
     root: PathBuf,
     private: PathBuf,
     private_in_memory: bool,
+    private_is_executable: bool,
 }
 
 impl PodDir {
@@ -38,7 +41,8 @@ impl PodDir {
         let root = data_dir.join("pods").join(key);
         let (private_base, private_in_memory) = private_base(data_dir);
         let private = private_base.join(key);
-        let dir = PodDir { root, private, private_in_memory };
+        let private_is_executable = is_executable(&private_base)?;
+        let dir = PodDir { root, private, private_in_memory, private_is_executable };
         dir.remove()?;
         make_dir(&dir.root, 0o700)?;
         make_dir(&dir.private, 0o700)?;
@@ -58,9 +62,10 @@ impl PodDir {
         for shared in ["workspace", "home", "results", "artifacts"] {
             make_dir(&self.root.join(shared), 0o777)?;
         }
-        for plain in ["steps", "run", "scripts", "volumes", "record"] {
+        for plain in ["steps", "run", "volumes", "record"] {
             make_dir(&self.root.join(plain), 0o755)?;
         }
+        make_dir(&self.scripts(), 0o755)?;
         for (index, name) in step_names.iter().enumerate() {
             make_dir(&self.run(index), 0o777)?;
             make_dir(&self.run(index).join("status"), 0o777)?;
@@ -131,9 +136,11 @@ impl PodDir {
         self.downward().join("ready")
     }
 
-    /// `/tekton/scripts`
+    /// `/tekton/scripts`: private, because a result that is a secret is substituted in scripts too;
+    /// but on disk where nothing in the private place may be executed.
     pub fn scripts(&self) -> PathBuf {
-        self.root.join("scripts")
+        let tree = if self.private_is_executable { &self.private } else { &self.root };
+        tree.join("scripts")
     }
 
     /// Where the volume of that name lives when it is a directory on disk.
@@ -190,6 +197,21 @@ fn private_base(data_dir: &Path) -> (PathBuf, bool) {
 fn owned_by(dir: &Path, uid: u32) -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
+}
+
+/// Whether files below a directory may be executed: whether its file system is mounted so.
+fn is_executable(dir: &Path) -> io::Result<bool> {
+    fs::create_dir_all(dir)?;
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: statvfs is plain data; the path ends with NUL, and the call fills the struct or fails.
+    let flags = unsafe {
+        let mut found: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(path.as_ptr(), &raw mut found) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found.f_flag
+    };
+    Ok(flags & libc::ST_NOEXEC == 0)
 }
 
 /// Makes a directory with its parents, and sets its mode whatever the umask is.
