@@ -3,7 +3,6 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use tenon_reporter::pretty::{Paint, pad, truncate, width};
-use tenon_tekton::flags::FeatureFlags;
 use tenon_tekton::load::Diagnostic;
 use tenon_tekton::object::Object;
 use tenon_tekton::v1::{ParamSpec, ParamValue};
@@ -60,7 +59,7 @@ pub fn answer(
 
 /// `tenon validate`.
 pub fn validate(args: &ValidateArgs) -> Result<Exit, Failure> {
-    let input = input::load(&args.files, &FeatureFlags::default())?;
+    let input = input::load(&args.files)?;
     let valid = !input.has_errors();
     let of = |severity: &'static str| -> Vec<Fault<'_>> {
         let faults = input.diagnostics.iter().map(Fault::new);
@@ -101,7 +100,7 @@ pub fn validate(args: &ValidateArgs) -> Result<Exit, Failure> {
 
 /// `tenon list`.
 pub fn list(args: &ListArgs) -> Result<Exit, Failure> {
-    let bundle = input::load_valid(&args.files, &FeatureFlags::default())?;
+    let bundle = input::load_valid(&args.files)?;
     let mut rows = Vec::new();
     let mut values = Vec::new();
     for document in &bundle.documents {

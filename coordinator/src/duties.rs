@@ -87,7 +87,12 @@ impl Duties {
             .pending_work()
             .into_iter()
             .filter_map(|work| match work {
-                Work::Place { attempt, requirements } => Some(Waiting { attempt, requirements }),
+                Work::Place { attempt, mut requirements } => {
+                    // An agent of one process is all there is: to wait for one with the right
+                    // labels would be to wait for ever.
+                    requirements.node_selector.clear();
+                    Some(Waiting { attempt, requirements })
+                }
                 _ => None,
             })
             .collect();

@@ -84,4 +84,8 @@ pub struct FileArgs {
     /// pipeline.yaml]
     #[arg(short, long, value_name = "PATH")]
     pub file: Vec<PathBuf>,
+
+    /// Set one of Tekton's feature flags, e.g. enable-api-fields=alpha; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub feature_flag: Vec<String>,
 }

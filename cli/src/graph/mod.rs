@@ -5,7 +5,6 @@ mod ascii;
 mod markup;
 
 use serde::Serialize;
-use tenon_tekton::flags::FeatureFlags;
 use tenon_tekton::graph::Graph;
 use tenon_tekton::load::Document;
 use tenon_tekton::object::Object;
@@ -45,7 +44,7 @@ pub struct Node {
 
 /// `tenon graph`.
 pub fn graph(args: &GraphArgs) -> Result<Exit, Failure> {
-    let bundle = input::load_valid(&args.files, &FeatureFlags::default())?;
+    let bundle = input::load_valid(&args.files)?;
     let mut drawings = Vec::new();
     for document in &bundle.documents {
         let Some((name, spec)) = pipeline(document) else {

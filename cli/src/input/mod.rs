@@ -2,6 +2,7 @@
 //!
 //! Reading is here; decoding and the rules are the `tekton` crate's.
 
+pub mod flags;
 mod read;
 
 use tenon_tekton::flags::FeatureFlags;
@@ -31,8 +32,8 @@ impl Input {
 }
 
 /// Reads, decodes and checks what the user named.
-pub fn load(files: &FileArgs, flags: &FeatureFlags) -> Result<Input, Failure> {
-    check(&read(&files.file)?, flags)
+pub fn load(files: &FileArgs) -> Result<Input, Failure> {
+    check(&read(&files.file)?, &flags::parse(&files.feature_flag)?)
 }
 
 /// Decodes and checks texts.
@@ -44,8 +45,8 @@ pub fn check(sources: &[load::Source], flags: &FeatureFlags) -> Result<Input, Fa
 }
 
 /// Like [`load`], but what is wrong is the failure: for commands that need valid input.
-pub fn load_valid(files: &FileArgs, flags: &FeatureFlags) -> Result<Bundle, Failure> {
-    let input = load(files, flags)?;
+pub fn load_valid(files: &FileArgs) -> Result<Bundle, Failure> {
+    let input = load(files)?;
     refuse(&input)?;
     Ok(input.bundle)
 }

@@ -33,7 +33,7 @@ pub struct Settings {
 
 /// Runs the command.
 pub fn run(args: RunArgs, state_dir: std::path::PathBuf) -> Result<Exit, Failure> {
-    let flags = FeatureFlags::default();
+    let flags = input::flags::parse(&args.files.feature_flag)?;
     let sources = input::read(&args.files.file)?;
     let mut input = input::check(&sources, &flags)?;
     input::refuse(&input)?;
