@@ -52,6 +52,11 @@ impl Tenon {
         Tenon { dir: TempDir::new().unwrap(), backend }
     }
 
+    /// Whether steps run in Docker.
+    pub fn is_docker(&self) -> bool {
+        self.backend == "docker"
+    }
+
     /// The working directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
