@@ -64,6 +64,7 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> Result<Exit, Failure> {
                 quiet: false,
                 // Who asks for kinds wants to see them; else logs are what steps print.
                 logs_only: filter.kinds.is_empty(),
+                refusals_told: false,
             };
             Box::new(Screen::new(options, Still))
         }

@@ -103,6 +103,7 @@ fn show(store: &Store, args: &RunsShowArgs) -> Result<Exit, Failure> {
                 live: false,
                 quiet: true,
                 logs_only: false,
+                refusals_told: false,
             };
             let mut screen = Screen::new(options, Still);
             let mut text = Vec::new();

@@ -78,7 +78,8 @@ fn main() {
     let mut reader = store.reader(run).expect("the run was just made");
     let show = thread::spawn(move || {
         let style = Style::from_env(true, |name| std::env::var_os(name));
-        let options = Options { style, live: true, quiet: false, logs_only: false };
+        let options =
+            Options { style, live: true, quiet: false, logs_only: false, refusals_told: false };
         let mut screen = Screen::new(options, Real);
         follow(&mut reader, &Filter::default(), &mut screen, &mut io::stdout(), true)
     });

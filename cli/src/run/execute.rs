@@ -175,7 +175,8 @@ impl Session<'_> {
             self.documents += 1;
             terminal::print(&format!("{separator}{yaml}"))?;
         }
-        if exit != Exit::Success && self.settings.args.output != Output::Pretty && !closed {
+        let told = self.settings.args.output == Output::Pretty && !outcome.rejected;
+        if exit != Exit::Success && !told && !closed {
             terminal::note(&format!("{}: {}", outcome.reason, outcome.message));
         }
         Ok(exit)

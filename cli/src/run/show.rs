@@ -67,8 +67,13 @@ pub fn show(mut reader: RunReader, args: &RunArgs, remarks: Remarks) -> Shown {
         Output::Json if args.debug => Box::new(Debugging::new(remarks)),
         Output::Json => Box::new(Lines::new()),
         Output::Pretty | Output::Yaml => {
-            let options =
-                Options { style: terminal::stdout_style(), live, quiet, logs_only: false };
+            let options = Options {
+                style: terminal::stdout_style(),
+                live,
+                quiet,
+                logs_only: false,
+                refusals_told: true,
+            };
             let screen = Screenful { note: Arc::clone(&note), remarks };
             Box::new(Screen::new(options, screen))
         }

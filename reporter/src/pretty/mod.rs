@@ -37,6 +37,9 @@ pub struct Options {
     pub quiet: bool,
     /// Log lines only: no remarks, no summary (for reading stored logs).
     pub logs_only: bool,
+    /// Whoever shows the run tells himself why it was refused before any task ran: leave the message
+    /// out, so that it is printed once.
+    pub refusals_told: bool,
 }
 
 /// Shows one run.
@@ -99,9 +102,13 @@ impl Pretty {
                 }
                 self.pending.push('\n');
                 let style = self.options.style;
+                let mut end = event.clone();
+                if self.options.refusals_told && self.tasks.rows().is_empty() {
+                    end.message = None;
+                }
                 summary::write(
                     &self.tasks,
-                    event,
+                    &end,
                     &self.name,
                     style,
                     size.columns,

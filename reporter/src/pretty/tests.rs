@@ -98,7 +98,13 @@ fn story() -> Vec<Event> {
 }
 
 fn pretty(color: bool, live: bool) -> Pretty {
-    Pretty::new(Options { style: Style::new(color), live, quiet: false, logs_only: false })
+    Pretty::new(Options {
+        style: Style::new(color),
+        live,
+        quiet: false,
+        logs_only: false,
+        refusals_told: false,
+    })
 }
 
 fn show(pretty: &mut Pretty, events: &[Event]) -> String {
