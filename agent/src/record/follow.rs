@@ -200,8 +200,8 @@ impl Work {
     }
 
     fn take_frames(&mut self, index: usize) -> Result<(), Gone> {
-        let unread = std::mem::take(&mut self.tails[index].unread);
-        let mut reader = frame::Reader::new(&unread);
+        let (buffer, unread) = self.tails[index].take_unread();
+        let mut reader = frame::Reader::new(&buffer[..unread]);
         let taken = loop {
             match reader.next() {
                 Ok(None) => break Ok(()),
@@ -224,8 +224,7 @@ impl Work {
             Ok(()) => {
                 let used = reader.used();
                 let tail = &mut self.tails[index];
-                tail.unread = unread;
-                tail.unread.drain(..used);
+                tail.put_back(buffer, used);
                 tail.give_back();
                 Ok(())
             }

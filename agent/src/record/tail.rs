@@ -36,7 +36,10 @@ pub(super) struct Tail {
     offset: u64,
     /// Up to here the file is a hole; `None` where the file system has no holes.
     hole: Option<u64>,
-    pub unread: Vec<u8>,
+    /// What was read and is not a whole frame yet stands at its beginning. It stays as large as it
+    /// once was: making room for every small read would cost more than the read.
+    buffer: Vec<u8>,
+    unread: usize,
     pub stdout: Lines,
     pub stderr: Lines,
     pub chunk: ChunkBuilder,
@@ -58,7 +61,8 @@ impl Tail {
             sidecar: record.sidecar,
             offset: 0,
             hole: Some(0),
-            unread: Vec::new(),
+            buffer: Vec::new(),
+            unread: 0,
             stdout: Lines::default(),
             stderr: Lines::default(),
             chunk: ChunkBuilder::new(),
@@ -72,15 +76,29 @@ impl Tail {
 
     /// Reads what is there, at most one buffer; false at the end.
     pub fn read(&mut self) -> io::Result<bool> {
-        let kept = self.unread.len();
-        self.unread.resize(kept + READ, 0);
-        let length = self.file.read_at(&mut self.unread[kept..], self.offset)?;
-        self.unread.truncate(kept + length);
+        if self.buffer.len() < self.unread + READ {
+            self.buffer.resize(self.unread + READ, 0);
+        }
+        let room = &mut self.buffer[self.unread..self.unread + READ];
+        let length = self.file.read_at(room, self.offset)?;
+        self.unread += length;
         self.offset += length as u64;
         if length > 0 {
             self.touched = None;
         }
         Ok(length > 0)
+    }
+
+    /// Lends out what was read; [`Tail::put_back`] says how much of it was used.
+    pub fn take_unread(&mut self) -> (Vec<u8>, usize) {
+        (std::mem::take(&mut self.buffer), self.unread)
+    }
+
+    /// Ends what [`Tail::take_unread`] began.
+    pub fn put_back(&mut self, mut buffer: Vec<u8>, used: usize) {
+        buffer.copy_within(used..self.unread, 0);
+        self.unread -= used;
+        self.buffer = buffer;
     }
 
     /// Gives the room of what has been read back to the file system.

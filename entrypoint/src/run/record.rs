@@ -12,7 +12,9 @@ use tenon_entrypoint::frame::{Frame, HEADER, Stream, output_header};
 use crate::sys;
 
 /// Most bytes of output in one frame.
-const READ: usize = 16 << 10;
+const READ: usize = 64 << 10;
+/// No packet in a pipe is longer; the kernel drops what a shorter read leaves of it.
+const PACKET: usize = 4 << 10;
 
 /// How long to wait before trying again to write to a full disk; no event tells that there is room.
 pub const RETRY: Duration = Duration::from_millis(100);
@@ -22,12 +24,15 @@ pub struct Record {
     /// Frames; those before `written` are in the file.
     buffer: Vec<u8>,
     written: usize,
+    /// What is read from a pipe.
+    input: Box<[u8]>,
 }
 
 impl Record {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(Self { file, buffer: Vec::new(), written: 0 })
+        let input = vec![0; READ].into_boxed_slice();
+        Ok(Self { file, buffer: Vec::new(), written: 0, input })
     }
 
     /// Whether something is still to be written.
@@ -87,32 +92,39 @@ impl Record {
         });
     }
 
-    /// Moves what one read of `pipe` gives into a frame, and shows it to `also`. `Ok(0)` is the end
-    /// of the pipe. Not to be called while [`Record::is_behind`].
+    /// Moves what one read of `pipe` gives into a frame, or with `all` what is in the pipe now, and
+    /// shows it to `also`. `Ok(0)` is the end of the pipe. Not to be called while
+    /// [`Record::is_behind`].
     pub fn copy_from(
         &mut self,
         pipe: &mut File,
         stream: Stream,
+        all: bool,
         also: impl FnOnce(&[u8]),
     ) -> io::Result<usize> {
         debug_assert!(!self.is_behind(), "the caller waits until the record has room");
-        self.buffer.resize(HEADER + READ, 0);
-        let count = match pipe.read(&mut self.buffer[HEADER..]) {
-            Ok(count) => count,
-            Err(error) => {
-                self.buffer.clear();
-                return Err(error);
-            }
-        };
+        let mut count = pipe.read(&mut self.input)?;
         if count == 0 {
-            self.buffer.clear();
             return Ok(0);
         }
-        self.buffer.truncate(HEADER + count);
-        self.buffer[..HEADER].copy_from_slice(&output_header(sys::now_ms(), stream, count));
-        also(&self.buffer[HEADER..]);
+        // Its end, or a mistake, is for the next call to find.
+        while all
+            && READ - count >= PACKET
+            && let Ok(more @ 1..) = pipe.read(&mut self.input[count..])
+        {
+            count += more;
+        }
+        let bytes = &self.input[..count];
+        self.buffer.extend_from_slice(&output_header(sys::now_ms(), stream, count));
+        self.buffer.extend_from_slice(bytes);
+        also(bytes);
         self.flush();
         Ok(count)
+    }
+
+    /// Whether a read of that length may have left something in the pipe only for want of room.
+    pub fn is_full(count: usize) -> bool {
+        READ - count < PACKET
     }
 }
 

@@ -18,7 +18,7 @@ use tenon_entrypoint::frame::Stream;
 use super::Context;
 use super::command::Command;
 use super::gate::directory_of;
-use super::record::RETRY;
+use super::record::{RETRY, Record};
 use crate::sys::{self, DirectoryWatch, Exit, Waited};
 
 /// What became of the command.
@@ -39,8 +39,13 @@ pub struct Limits<'a> {
     pub cancel_file: Option<&'a Path>,
 }
 
-/// After so many writes of one stream, order among the streams gives way to throughput.
+/// After so many writes of one stream, each soon after the one before, order among the streams
+/// gives way to throughput: its pipe is widened, and read at intervals, all that is in it at once.
 const CHATTY: u32 = 256;
+/// How soon.
+const SOON: Duration = Duration::from_millis(5);
+/// The interval.
+const REST: Duration = Duration::from_millis(1);
 
 /// One output stream of the command: the pipe, and where its bytes also go.
 struct Output {
@@ -49,7 +54,11 @@ struct Output {
     copy: Option<Copy>,
     /// What was read last did not end its line.
     inside_line: bool,
+    /// Reads that each came soon after the one before.
     reads: u32,
+    last_read: Instant,
+    /// The last read may have left something.
+    has_more: bool,
 }
 
 struct Copy {
@@ -120,9 +129,14 @@ impl Supervised {
             let until_deadline = deadline
                 .filter(|_| !killed)
                 .map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let timeout = [until_deadline, behind.then_some(RETRY)].into_iter().flatten().min();
-            let readable =
-                |output: &Output| output.pipe.as_ref().filter(|_| !behind).map(File::as_raw_fd);
+            let resting = !behind && self.outputs.iter().any(Output::may_rest);
+            let timeout = [until_deadline, behind.then_some(RETRY), resting.then_some(REST)]
+                .into_iter()
+                .flatten()
+                .min();
+            let readable = |output: &Output| {
+                output.pipe.as_ref().filter(|_| !behind && !resting).map(File::as_raw_fd)
+            };
             let mut waited = [
                 Waited::new(context.signals.fd()),
                 Waited::maybe(cancel.filter(|_| !killed).map(|(_, watch)| watch.fd())),
@@ -139,7 +153,7 @@ impl Supervised {
                 watch.clear();
             }
             context.record.flush();
-            let ready = [stdout_ready.ready(), stderr_ready.ready()];
+            let ready = [stdout_ready, stderr_ready].map(|ready| ready.ready() || resting);
             for index in self.reading_order() {
                 if ready[index] && !context.record.is_behind() {
                     self.outputs[index].read(context);
@@ -196,25 +210,52 @@ impl Supervised {
 
 impl Output {
     fn new(stream: Stream, pipe: File, copy: Option<Copy>) -> Self {
-        Self { stream, pipe: Some(pipe), copy, inside_line: false, reads: 0 }
+        Self {
+            stream,
+            pipe: Some(pipe),
+            copy,
+            inside_line: false,
+            reads: 0,
+            last_read: Instant::now(),
+            has_more: false,
+        }
+    }
+
+    fn is_chatty(&self) -> bool {
+        self.reads >= CHATTY
+    }
+
+    /// Whether reading it a little later makes fewer and larger frames, and nobody wait.
+    fn may_rest(&self) -> bool {
+        self.is_chatty() && !self.has_more && self.pipe.is_some()
     }
 
     /// One read; at the end of the pipe it is closed. Gives the number of bytes.
     fn read(&mut self, context: &mut Context) -> usize {
+        let all = self.is_chatty();
         let Some(pipe) = &mut self.pipe else {
             return 0;
         };
-        self.reads = self.reads.saturating_add(1);
-        if self.reads == CHATTY {
-            sys::widen(pipe);
-        }
         let (copy, inside_line) = (&mut self.copy, &mut self.inside_line);
-        let result = context.record.copy_from(pipe, self.stream, |bytes| {
+        let result = context.record.copy_from(pipe, self.stream, all, |bytes| {
             *inside_line = bytes.last() != Some(&b'\n');
             if let Some(copy) = copy {
                 copy.write(bytes);
             }
         });
+        let now = Instant::now();
+        let soon = now - self.last_read < SOON;
+        let count = *result.as_ref().unwrap_or(&0);
+        self.has_more = Record::is_full(count);
+        if count > 0 {
+            self.last_read = now;
+            self.reads = if soon { self.reads.saturating_add(1) } else { 1 };
+            if self.reads == CHATTY {
+                sys::widen(pipe);
+            }
+        } else if !soon {
+            self.reads = 0;
+        }
         match result {
             Ok(count) if count > 0 => count,
             Err(error)
