@@ -15,6 +15,7 @@ mod image_map;
 pub mod mask;
 pub mod owner;
 pub mod pod;
+mod probe;
 pub mod record;
 
 pub use agent::{Agent, AgentOptions};

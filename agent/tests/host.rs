@@ -119,6 +119,7 @@ fn is_empty(path: &Path) -> bool {
     std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what json! makes is handed over")]
 fn pod(steps: serde_json::Value, sidecars: serde_json::Value) -> serde_json::Value {
     json!({"name": "t-pod", "namespace": "default", "taskRun": "t", "steps": steps, "sidecars": sidecars,
            "results": ["r"], "maxResultSize": 4096})

@@ -8,7 +8,7 @@ mod create;
 mod error;
 mod images;
 mod labels;
-mod probe;
+mod reach;
 mod registry;
 mod tree;
 

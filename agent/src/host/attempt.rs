@@ -17,13 +17,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{HostBackend, launch, probe};
+use super::reach::Enter;
+use super::{HostBackend, launch};
 use crate::backend::{Cancel, Sink};
 use crate::clock::now_ms;
 use crate::docker::Failure;
 use crate::mask::Masker;
 use crate::owner::OWNER_FILE;
 use crate::pod::{self, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
+use crate::probe;
 use crate::record::{self, Fate, Followed, Follower, Record};
 
 /// What sidecars get between SIGTERM and SIGKILL, as in Kubernetes.
@@ -106,6 +108,7 @@ async fn run_in(
         containers: Vec::new(),
         exits: JoinSet::new(),
         probes: JoinSet::new(),
+        hooks: JoinSet::new(),
         stopping: false,
         killing: false,
         sidecars_until: None,
@@ -151,6 +154,8 @@ struct Attempt<'a> {
     containers: Vec<Container>,
     exits: JoinSet<(usize, Exited)>,
     probes: JoinSet<(usize, bool)>,
+    /// `preStop` hooks.
+    hooks: JoinSet<usize>,
     stopping: bool,
     killing: bool,
     /// The steps are over: sidecars were told to end, and are killed then.
@@ -240,13 +245,15 @@ impl Attempt<'_> {
                 Some(Ok((index, ready))) = self.probes.join_next() => {
                     if ready { self.ready(index); } else { self.containers[index].life = None; }
                 }
+                Some(Ok(index)) = self.hooks.join_next() => {
+                    self.signal(index..index + 1, libc::SIGTERM);
+                }
                 () = async { tokio::time::sleep_until(until.unwrap_or_else(Instant::now)).await },
                     if until.is_some() && !self.killing => self.kill_all(),
             }
             let steps_over = self.containers[..self.steps].iter().all(|step| step.over);
             if steps_over && self.sidecars_until.is_none() && self.steps < self.containers.len() {
-                self.sidecars_until = Some(Instant::now() + GRACE);
-                self.signal(self.steps..self.containers.len(), libc::SIGTERM);
+                self.stop_sidecars();
             }
         }
     }
@@ -326,13 +333,30 @@ impl Attempt<'_> {
         }
         let what = report::What::SidecarStarted(SidecarStarted { sidecar: plan.name.clone() });
         self.sink.report(time_ms, what).await;
-        if plan.probes.readiness.is_none() && plan.probes.startup.is_none() {
+        if probe::is_ready_at_once(plan) {
             return self.ready(index);
         }
-        let (launcher, plan, keeper) =
-            (self.backend.launcher(), plan.clone(), self.containers[index].keeper);
-        self.probes
-            .spawn(async move { (index, probe::until_ready(&launcher, &plan, keeper).await) });
+        let (plan, reach) = (plan.clone(), self.reach(index));
+        self.probes.spawn(async move { (index, probe::until_ready(&plan, &reach).await) });
+    }
+
+    fn reach(&self, index: usize) -> Enter {
+        Enter { launcher: self.backend.launcher(), keeper: self.containers[index].keeper }
+    }
+
+    /// Asks the sidecars to end, each after its `preStop` hook.
+    fn stop_sidecars(&mut self) {
+        self.sidecars_until = Some(Instant::now() + GRACE);
+        for index in self.steps..self.containers.len() {
+            if self.containers[index].over {
+                continue;
+            }
+            let (plan, reach) = (self.plans[index].clone(), self.reach(index));
+            self.hooks.spawn(async move {
+                probe::before_stop(&plan, &reach).await;
+                index
+            });
+        }
     }
 
     /// A sidecar is ready, or over: when all are, the first step may go.

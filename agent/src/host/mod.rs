@@ -10,7 +10,7 @@
 
 mod attempt;
 mod launch;
-mod probe;
+mod reach;
 
 use std::fs;
 use std::io::Write as _;

@@ -1,7 +1,6 @@
 //! From the first start to the end of the last step: everything that can happen, in one loop.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -19,8 +18,9 @@ use tokio::sync::mpsc;
 use super::{Attempt, Owner, labels};
 use crate::clock::now_ms;
 use crate::docker::error::{self, Failure};
-use crate::docker::probe::{self, Target};
+use crate::docker::reach::Exec;
 use crate::mask::Masker;
+use crate::probe;
 use crate::record::{self, Fate, Followed, Follower, Record};
 
 /// Containers that the daemon is asked to start at a time.
@@ -266,16 +266,15 @@ impl<'a> Attempt<'a> {
         }
         let what = report::What::SidecarStarted(SidecarStarted { sidecar: plan.name.clone() });
         self.sink.report(time_ms, what).await;
-        if plan.probes.readiness.is_none() && plan.probes.startup.is_none() {
+        if probe::is_ready_at_once(&plan) {
             return self.ready(watch, index);
         }
         let docker: &'a Docker = &self.backend.docker;
         let container = self.containers[index].id.clone();
         let pause = self.pause.clone();
         let wait = async move {
-            let address = address(docker, pause.as_deref()).await;
-            let target = Target { container, address };
-            Done::Ready(index, probe::until_ready(docker, &plan, &target).await)
+            let reach = Exec::new(docker, container, pause.as_deref()).await;
+            Done::Ready(index, probe::until_ready(&plan, &reach).await)
         };
         watch.work.push(wait.boxed());
         Ok(())
@@ -421,20 +420,4 @@ impl<'a> Attempt<'a> {
         }
         Ok(())
     }
-}
-
-/// The address of an attempt's network as seen from the machine.
-async fn address(docker: &Docker, pause: Option<&str>) -> IpAddr {
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let Some(pause) = pause else { return local };
-    let none = None::<InspectContainerOptions>;
-    let Ok(inspected) = docker.inspect_container(pause, none).await else {
-        return local;
-    };
-    let networks = inspected.network_settings.and_then(|s| s.networks);
-    let addresses = networks
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, endpoint)| endpoint.ip_address?.parse().ok());
-    addresses.into_iter().next().unwrap_or(local)
 }

@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use super::drive::Watch;
 use super::{Attempt, PAUSE};
 use crate::docker::error::{self, Failure};
-use crate::docker::probe;
+use crate::docker::reach::Exec;
 use crate::owner::OWNER_FILE;
+use crate::probe;
 use crate::record::{self, Fate, Followed};
 
 /// What sidecars get between SIGTERM and SIGKILL, as in Kubernetes.
@@ -46,12 +47,11 @@ impl<'a> Attempt<'a> {
     }
 
     async fn pre_stop(&self) {
-        let hooks = self.running(true).into_iter().filter_map(|index| {
-            let plan = self.plan_of(index);
-            let hook = plan.probes.lifecycle.as_ref()?.pre_stop.as_ref()?;
-            let command = &hook.exec.as_ref()?.command;
-            let id = &self.containers[index].id;
-            Some(probe::run(&self.backend.docker, plan, id, command))
+        let hooks = self.running(true).into_iter().map(|index| async move {
+            let container = self.containers[index].id.clone();
+            let network = self.pause.as_deref();
+            let reach = Exec::new(&self.backend.docker, container, network).await;
+            probe::before_stop(self.plan_of(index), &reach).await;
         });
         join_all(hooks).await;
     }
