@@ -133,15 +133,38 @@ fn docker_goes_away_while_a_step_runs() {
 
 #[test]
 fn the_disk_is_full() {
-    let tenon = Tenon::host();
-    let state = tenon.state_dir();
-    fs::create_dir_all(&state).unwrap();
-    let mount = tenon_tests::mount::Tmpfs::on(&state, "2m");
-    let said = tenon.run(&step("yes 0123456789012345678901234567890 | head -n 4000000 | sha256sum; head -c 50000000 /dev/urandom | od -x"), &["-o", "json"]);
-    let said = said.expect(3);
-    assert!(said.stderr.contains("No space left on device"), "{}", said.stderr);
-    assert_eq!(said.events()[0]["kind"], "run-start");
-    drop(mount);
+    for (tenon, number) in [(Tenon::host(), "86398.25"), (Tenon::docker(), "86398.5")] {
+        let state = tenon.state_dir();
+        fs::create_dir_all(&state).unwrap();
+        let mount = tenon_tests::mount::Tmpfs::on(&state, "2m");
+        let script = format!("sleep {number} & head -c 50000000 /dev/urandom | od -x; wait");
+        let said = tenon.run(&step(&script), &["-o", "json"]).expect(3);
+        // The journal of the run or the log of commands, whichever is first.
+        assert!(said.stderr.contains("No space left on device"), "{}", said.stderr);
+        assert!(said.stderr.contains(&state.display().to_string()), "{}", said.stderr);
+        let events = said.events();
+        assert_eq!(events[0]["kind"], "run-start");
+        let run = events[0]["runId"].as_str().unwrap().to_owned();
+        assert_eq!(processes_with(number), [0u32; 0], "processes are left behind");
+        if tenon.is_docker() {
+            let filter = format!("label=tenon.run={run}");
+            let left = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output();
+            assert_eq!(String::from_utf8_lossy(&left.unwrap().stdout), "");
+        }
+        // What was printed stays: with room again, it is what is replayed.
+        fs::create_dir_all(tenon.dir().join("copy")).unwrap();
+        let roomy = tenon.dir().join("copy");
+        let copied = Command::new("cp").arg("-a").arg(state.join(".")).arg(&roomy).status();
+        assert!(copied.unwrap().success());
+        let mut again = tenon.command(&["run", "-f", "t.yaml"]);
+        tenon.file("t.yaml", &step("echo next"));
+        tenon_tests::finish(again.env("TENON_STATE_DIR", &roomy).spawn().unwrap()).expect(0);
+        let mut replay = tenon.command(&["logs", &run, "-o", "json"]);
+        let replay = tenon_tests::finish(replay.env("TENON_STATE_DIR", &roomy).spawn().unwrap());
+        assert!(replay.stdout.starts_with(&said.stdout), "what was printed is not what is stored");
+        assert!(replay.stdout.trim_end().ends_with('}') && replay.stdout.contains("run-end"));
+        drop(mount);
+    }
 }
 
 /// Only where the steps' output waits to be read is the disk full, or small.
