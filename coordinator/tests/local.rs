@@ -1,6 +1,8 @@
 //! A local coordinator with an agent played by the test: what is stored when, what is acknowledged
 //! when, and what a copy of the state directory recovers to, as after a power cut.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

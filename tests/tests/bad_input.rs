@@ -1,6 +1,8 @@
 //! Bad input and bad surroundings: each gives one clear, located message and the right exit code, in
 //! bounded time and memory, and loses nothing that was already reported.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::fs;
 use std::io::Write;
 use std::process::Command;

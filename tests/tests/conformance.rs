@@ -4,6 +4,8 @@
 //! Every case runs on every backend that it names, through `tenon run -o yaml`, and again through
 //! `-o json` when it says something about the log.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,5 +1,7 @@
 //! The event stream keeps its contract: order, numbers without gaps, the same bytes when replayed.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;

@@ -1,6 +1,8 @@
 //! However a run ends, nothing of it is left: no container, network or volume, no process, no
 //! directory on the disk or in memory. What `--keep` keeps, it names.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -73,7 +75,7 @@ impl Case {
     fn leaves_nothing(&self, said: &Said) {
         let start = &said.events()[0];
         let run = start["runId"].as_str().unwrap();
-        assert_eq!(directories_of(&self.tenon, run), [PathBuf::new(); 0]);
+        assert_eq!(directories_of(&self.tenon, run), Vec::<PathBuf>::new());
         assert_eq!(processes_with(&self.number), [0u32; 0], "processes");
         let logs = fs::read_dir(self.tenon.state_dir().join("local")).unwrap();
         assert_eq!(logs.filter(|log| log.as_ref().unwrap().path().is_dir()).count(), 0, "logs");
@@ -135,7 +137,7 @@ fn after_a_failure() {
 #[test]
 fn after_a_timeout() {
     on_both(3, |case| {
-        case.run_to_its_end("sleep NUMBER", "{pipeline: 3s, tasks: 2s, finally: 1s}", 6)
+        case.run_to_its_end("sleep NUMBER", "{pipeline: 3s, tasks: 2s, finally: 1s}", 6);
     });
 }
 

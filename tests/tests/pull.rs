@@ -3,6 +3,8 @@
 //! `cargo xtask test` starts two registries on loopback ports and names them in the environment; without them (a plain
 //! `cargo test`) these tests say that they were skipped.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::fs;
 use std::process::Command;
 

@@ -1,6 +1,8 @@
 //! Values of Secrets appear nowhere but where steps are to find them (invariant 9): not in any
 //! output, not on the disk, not in a command line, not in what Docker knows of a container.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
