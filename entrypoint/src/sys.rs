@@ -208,6 +208,16 @@ pub fn touch(file: &File) {
     unsafe { libc::futimens(file.as_raw_fd(), std::ptr::null()) };
 }
 
+/// Whether a file is in memory and not on a disk.
+pub fn in_memory(file: &File) -> bool {
+    // SAFETY: statfs is plain data, which the call fills or not.
+    unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        libc::fstatfs(file.as_raw_fd(), &raw mut found) == 0 // The types differ between C libraries.
+            && i128::from(found.f_type) == i128::from(libc::TMPFS_MAGIC)
+    }
+}
+
 /// Whether the process may execute the file.
 pub fn executable(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {

@@ -125,16 +125,12 @@ fn holds_no_value(what: &str, text: &[u8]) {
     }
 }
 
-/// Every file below a directory. The record of a step that runs holds what it printed, as it printed
-/// it, until it has been read and the step is over.
+/// Every file below a directory.
 fn no_file_holds_a_value(dir: &Path) {
     // What is being removed meanwhile holds nothing.
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         let Ok(kind) = entry.file_type() else { continue };
-        if entry.file_name() == "record" {
-            continue;
-        }
         if kind.is_dir() {
             no_file_holds_a_value(&entry.path());
         } else if kind.is_file()

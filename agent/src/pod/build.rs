@@ -69,6 +69,7 @@ pub fn build(
 
     let context = Context {
         dir,
+        knows_secrets: !materials.secrets.is_empty() || !task.mask.is_empty(),
         place,
         pod,
         attempt: &attempt,

@@ -24,6 +24,8 @@ use super::{Materials, PodDir, READY_FILE, RECORD_DIR, SPEC_DIR, quantity, scrip
 /// What all containers of an attempt are planned with.
 pub struct Context<'a> {
     pub dir: &'a PodDir,
+    /// What the containers print may hold values of Secrets, and is masked only when it is read.
+    pub knows_secrets: bool,
     pub place: &'a Place,
     pub pod: &'a Pod,
     pub attempt: &'a AttemptId,
@@ -321,7 +323,7 @@ fn own_mounts(
     mounts: &mut Mounts,
     container: &str,
 ) -> Result<PathBuf, BuildError> {
-    let record = context.dir.make_record(container)?;
+    let record = context.dir.make_record(container, context.knows_secrets)?;
     let record_dir = record.parent().map(PathBuf::from).unwrap_or_default();
     mounts.implicit(RECORD_DIR, record_dir, false);
     mounts.implicit(SPEC_DIR, context.dir.make_spec_dir(container)?, false);

@@ -154,9 +154,11 @@ impl PodDir {
     }
 
     /// Makes the directory of a container's record and the record itself, writable by any user,
-    /// and returns the record's path.
-    pub fn make_record(&self, container: &str) -> io::Result<PathBuf> {
-        let dir = self.root.join("record").join(container);
+    /// and returns the record's path. With `in_memory` it stays off the disk where possible.
+    pub fn make_record(&self, container: &str, in_memory: bool) -> io::Result<PathBuf> {
+        let in_memory = in_memory && self.private_in_memory;
+        let tree = if in_memory { &self.private } else { &self.root };
+        let dir = tree.join("record").join(container);
         make_dir(&dir, 0o777)?;
         let record = dir.join("record");
         fs::File::create(&record)?;

@@ -1,9 +1,13 @@
 //! Appends frames to the record file. A full disk makes the command wait, it loses no byte: what
 //! could not be written stays here until it can, and nothing more is read from the command. While
 //! it waits, the file's times change: whoever follows the record learns of it without being asked.
+//!
+//! A record in memory takes little of it, because the step pays for it: whoever follows the record
+//! makes a hole where he has read, and until then the command waits likewise.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,8 +23,15 @@ const PACKET: usize = 4 << 10;
 /// How long to wait before trying again to write to a full disk; no event tells that there is room.
 pub const RETRY: Duration = Duration::from_millis(100);
 
+/// Most bytes that a record in memory takes, and after how many it is looked at again.
+const MEMORY: u64 = 8 << 20;
+const LOOK: u64 = 1 << 20;
+
 pub struct Record {
     file: File,
+    in_memory: bool,
+    /// Bytes written since it was last seen how much memory the record takes.
+    since_look: u64,
     /// Frames; those before `written` are in the file.
     buffer: Vec<u8>,
     written: usize,
@@ -32,7 +43,8 @@ impl Record {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let input = vec![0; READ].into_boxed_slice();
-        Ok(Self { file, buffer: Vec::new(), written: 0, input })
+        let in_memory = sys::in_memory(&file);
+        Ok(Self { file, in_memory, since_look: 0, buffer: Vec::new(), written: 0, input })
     }
 
     /// Whether something is still to be written.
@@ -43,9 +55,16 @@ impl Record {
     /// Writes what is left, as far as there is room for it.
     pub fn flush(&mut self) {
         while self.is_behind() {
+            if !self.may_grow() {
+                self.touch();
+                return;
+            }
             match self.file.write(&self.buffer[self.written..]) {
                 Ok(0) => return,
-                Ok(count) => self.written += count,
+                Ok(count) => {
+                    self.written += count;
+                    self.since_look += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if has_no_room(&error) => {
                     self.touch();
@@ -60,6 +79,17 @@ impl Record {
         }
         self.buffer.clear();
         self.written = 0;
+    }
+
+    fn may_grow(&mut self) -> bool {
+        if self.in_memory && self.since_look >= LOOK {
+            let taken = self.file.metadata().map_or(0, |found| found.blocks() * 512);
+            if taken >= MEMORY {
+                return false;
+            }
+            self.since_look = 0;
+        }
+        true
     }
 
     /// Tells whoever follows the record that there is no room.
