@@ -42,7 +42,8 @@ pub async fn run(
     sink: &dyn Sink,
     cancel: &Cancel,
 ) -> Outcome {
-    let key = attempt_key(&task.attempt.clone().unwrap_or_default());
+    let attempt = task.attempt.clone().unwrap_or_default();
+    let key = attempt_key(&attempt);
     let dir = match PodDir::create(&backend.options.data_dir, &key) {
         Ok(dir) => dir,
         Err(error) => return Failure::from(error).into_outcome(&backend.options.data_dir),
@@ -52,7 +53,9 @@ pub async fn run(
         for tree in [dir.private(), dir.root()] {
             let _ = std::fs::remove_file(tree.join(OWNER_FILE));
         }
-        sink.note(&format!("kept for inspection: directory {}", dir.root().display())).await;
+        let run = backend.run_dir(&attempt.run_id);
+        let (root, private, run) = (dir.root().display(), dir.private().display(), run.display());
+        sink.note(&format!("kept for inspection: directories {root} {private} {run}")).await;
     } else if let Err(error) = dir.remove() {
         tracing::warn!(path = %dir.root().display(), %error, "cannot be removed");
     }

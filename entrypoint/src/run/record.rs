@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use tenon_entrypoint::frame::{Frame, HEADER, Stream, output_header};
+use tenon_entrypoint::frame::{Frame, Stream, output_header};
 
 use crate::sys;
 

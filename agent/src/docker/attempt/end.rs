@@ -128,9 +128,11 @@ impl<'a> Attempt<'a> {
             let _ = self.backend.docker.kill_container(&pause, Some(options)).await;
         }
         let kept = format!(
-            "kept for inspection: containers {}; directory {}",
+            "kept for inspection: containers {}; directories {} {} {}",
             names.join(" "),
-            self.dir.root().display()
+            self.dir.root().display(),
+            self.dir.private().display(),
+            self.backend.run_dir(&self.attempt.run_id).display()
         );
         tracing::info!("{kept}");
         self.sink.note(&kept).await;
