@@ -39,8 +39,9 @@ pub struct Limits<'a> {
     pub cancel_file: Option<&'a Path>,
 }
 
-/// After so many writes of one stream, each soon after the one before, order among the streams
-/// gives way to throughput: its pipe is widened, and read at intervals, all that is in it at once.
+/// After so many writes of one stream, each soon after the one before and none of the other stream
+/// between them, order gives way to throughput: its pipe is widened, and read at intervals, all that
+/// is in it at once.
 const CHATTY: u32 = 256;
 /// How soon.
 const SOON: Duration = Duration::from_millis(5);
@@ -54,7 +55,7 @@ struct Output {
     copy: Option<Copy>,
     /// What was read last did not end its line.
     inside_line: bool,
-    /// Reads that each came soon after the one before.
+    /// Reads that each came soon after the one before, with none of the other stream between.
     reads: u32,
     last_read: Instant,
     /// The last read may have left something.
@@ -155,8 +156,12 @@ impl Supervised {
             context.record.flush();
             let ready = [stdout_ready, stderr_ready].map(|ready| ready.ready() || resting);
             for index in self.reading_order() {
-                if ready[index] && !context.record.is_behind() {
-                    self.outputs[index].read(context);
+                if ready[index]
+                    && !context.record.is_behind()
+                    && self.outputs[index].read(context) > 0
+                {
+                    // Who prints to both in turn wants to see them in turn.
+                    self.outputs[1 - index].reads = 0;
                 }
             }
         }
