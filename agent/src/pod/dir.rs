@@ -44,12 +44,20 @@ impl PodDir {
         let private_is_executable = is_executable(&private_base)?;
         let dir = PodDir { root, private, private_in_memory, private_is_executable };
         dir.remove()?;
-        make_dir(&dir.root, 0o700)?;
-        make_dir(&dir.private, 0o700)?;
-        for tree in [&dir.root, &dir.private] {
-            fs::write(tree.join(OWNER_FILE), owner())?;
+        if let Err(error) = dir.make() {
+            // What has no owner yet is never reaped. That it cannot be removed is the lesser error.
+            let _ = dir.remove();
+            return Err(error);
         }
         Ok(dir)
+    }
+
+    fn make(&self) -> io::Result<()> {
+        for tree in [&self.root, &self.private] {
+            make_dir(tree, 0o700)?;
+            fs::write(tree.join(OWNER_FILE), owner())?;
+        }
+        Ok(())
     }
 
     /// Removes the trees that dead agents left, and says how many.
