@@ -92,6 +92,19 @@ impl Tenon {
         command
     }
 
+    /// Directories of a run's attempts and claims, on the disk and in memory.
+    pub fn directories_of(&self, run: &str) -> Vec<PathBuf> {
+        let run = run.to_lowercase();
+        let mut found = Vec::new();
+        let mut bases = vec![PathBuf::from("/dev/shm")];
+        bases.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+        for base in bases {
+            below(&base, 2, &run, &mut found);
+        }
+        below(&self.state_dir().join("agent"), 3, &run, &mut found);
+        found
+    }
+
     /// Runs `tenon` with these arguments to its end.
     pub fn tenon(&self, args: &[&str]) -> Said {
         finish(self.command(args).spawn().unwrap())
@@ -105,6 +118,33 @@ impl Tenon {
         // The child may refuse before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(yaml.as_bytes());
         finish(child)
+    }
+}
+
+fn below(dir: &Path, depth: u32, run: &str, found: &mut Vec<PathBuf>) {
+    // What is not a directory, or has just gone, has nothing below it.
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().to_lowercase().contains(run) {
+            found.push(entry.path());
+        } else if depth > 1 {
+            below(&entry.path(), depth - 1, run, found);
+        }
+    }
+}
+
+/// Kills a process if the test fails before this is dropped: it waits for what nobody will do.
+pub struct KillOnPanic(pub u32);
+
+impl Drop for KillOnPanic {
+    fn drop(&mut self) {
+        let pid = i32::try_from(self.0).unwrap_or_default();
+        // SAFETY: no status is asked for. 0 means that it is a child and runs; one that was waited
+        // for is none any more, whoever has its number now.
+        if std::thread::panicking()
+            && unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) } == 0
+        {
+            signal(self.0, libc::SIGKILL);
+        }
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tenon_tests::{Said, Tenon, processes_with, signal, wait_until};
+use tenon_tests::{KillOnPanic, Said, Tenon, processes_with, signal, wait_until};
 
 fn task_run(steps: &str) -> String {
     format!(
@@ -123,6 +124,7 @@ fn docker_goes_away_while_a_step_runs() {
     command.env("DOCKER_HOST", daemon.host());
     let out = tenon.dir().join("out");
     let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+    let _guard = KillOnPanic(child.id());
     wait_until("the step's line", || fs::read_to_string(&out).unwrap().contains("before"));
     daemon.kill();
     let said = tenon_tests::finish(child).expect(3);
@@ -184,6 +186,7 @@ fn a_step_that_finds_no_room_for_its_output_is_given_up() {
         let out = tenon.dir().join("out");
         let mut command = tenon.command(&["run", "-o", "json", "-f", "t.yaml"]);
         let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+        let _guard = KillOnPanic(child.id());
         wait_until("the step's line", || fs::read_to_string(&out).unwrap().contains("before"));
         // Whatever room there is, another takes it.
         let ballast = fs::File::create(tenon.state_dir().join("agent/ballast")).unwrap();
@@ -205,6 +208,8 @@ fn a_step_that_finds_no_room_for_its_output_is_given_up() {
         let events = fs::read_to_string(&out).unwrap();
         let end: serde_json::Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
         assert_eq!((&end["kind"], &end["status"]), (&"run-end".into(), &"infrafailed".into()));
+        let run = end["runId"].as_str().unwrap();
+        assert_eq!(tenon.directories_of(run), Vec::<PathBuf>::new());
         drop(ballast);
         drop(mount);
     }
@@ -295,6 +300,7 @@ fn a_killed_run_leaves_a_history_that_says_so() {
         let out = tenon.dir().join("out");
         let mut command = tenon.command(&["run", "-o", "json", "-f", "t.yaml"]);
         let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+        let _guard = KillOnPanic(child.id());
         wait_until("the step's line", || fs::read_to_string(&out).unwrap().contains("started\""));
         signal(child.id(), libc::SIGKILL);
         tenon_tests::finish(child);

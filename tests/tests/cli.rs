@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tenon_tests::{Tenon, finish, signal, wait_until};
+use tenon_tests::{KillOnPanic, Tenon, finish, signal, wait_until};
 
 const TASK: &str = r#"
 apiVersion: tekton.dev/v1
@@ -84,6 +84,7 @@ fn interrupting_once_cancels_and_runs_finally() {
     let out = tenon.dir().join("out");
     let mut command = tenon.command(&["run", "-o", "json", "-f", "p.yaml"]);
     let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+    let _guard = KillOnPanic(child.id());
     wait_until("the slow step", || fs::read_to_string(&out).unwrap().contains(r#""started""#));
     signal(child.id(), libc::SIGINT);
     finish(child).expect(130);
@@ -101,6 +102,7 @@ fn interrupting_twice_stops_now() {
     let mut command = tenon.command(&["run", "-o", "json", "-f", "p.yaml"]);
     command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&notes).unwrap());
     let child = command.spawn().unwrap();
+    let _guard = KillOnPanic(child.id());
     wait_until("the slow step", || fs::read_to_string(&out).unwrap().contains(r#""started""#));
     signal(child.id(), libc::SIGINT);
     let notice = || fs::read_to_string(&notes).unwrap();

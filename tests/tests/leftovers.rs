@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use tenon_tests::{Said, Tenon, finish, processes_with, signal, wait_until};
+use tenon_tests::{KillOnPanic, Said, Tenon, finish, processes_with, signal, wait_until};
 
 /// A pipeline with what can be left behind: a claim, a sidecar, an emptyDir, steps that wait for
 /// each other; `END` is how its last step ends. The odd number tells its processes from others.
@@ -62,6 +62,7 @@ impl Case {
         let mut command = self.tenon.command(&["run", "-o", "json", "-f", "p.yaml"]);
         command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&notes).unwrap());
         let child = command.spawn().unwrap();
+        let _guard = KillOnPanic(child.id());
         wait_until("the last step", || fs::read_to_string(&out).unwrap().contains("\"running\""));
         signal(child.id(), libc::SIGINT);
         for notice in notices {
@@ -75,7 +76,7 @@ impl Case {
     fn leaves_nothing(&self, said: &Said) {
         let start = &said.events()[0];
         let run = start["runId"].as_str().unwrap();
-        assert_eq!(directories_of(&self.tenon, run), Vec::<PathBuf>::new());
+        assert_eq!(self.tenon.directories_of(run), Vec::<PathBuf>::new());
         assert_eq!(processes_with(&self.number), [0u32; 0], "processes");
         let logs = fs::read_dir(self.tenon.state_dir().join("local")).unwrap();
         assert_eq!(logs.filter(|log| log.as_ref().unwrap().path().is_dir()).count(), 0, "logs");
@@ -90,30 +91,6 @@ impl Case {
                 let left = command.output().unwrap();
                 assert_eq!(String::from_utf8_lossy(&left.stdout), "", "docker {}", list.join(" "));
             }
-        }
-    }
-}
-
-/// Directories of a run's attempts and claims, on the disk and in memory.
-fn directories_of(tenon: &Tenon, run: &str) -> Vec<PathBuf> {
-    let run = run.to_lowercase();
-    let mut found = Vec::new();
-    let mut bases = vec![PathBuf::from("/dev/shm")];
-    bases.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-    for base in bases {
-        below(&base, 2, &run, &mut found);
-    }
-    below(&tenon.state_dir().join("agent"), 3, &run, &mut found);
-    found
-}
-
-fn below(dir: &Path, depth: u32, run: &str, found: &mut Vec<PathBuf>) {
-    // What is not a directory, or has just gone, has nothing below it.
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().to_lowercase().contains(run) {
-            found.push(entry.path());
-        } else if depth > 1 {
-            below(&entry.path(), depth - 1, run, found);
         }
     }
 }
@@ -159,7 +136,7 @@ fn what_is_kept_is_named_once() {
         let kept: Vec<&str> = said.stderr.lines().filter(|line| line.contains("kept")).collect();
         let [kept] = kept[..] else { panic!("{}", said.stderr) };
         let run = said.events()[0]["runId"].as_str().unwrap().to_owned();
-        let directories = directories_of(&case.tenon, &run);
+        let directories = case.tenon.directories_of(&run);
         let named = |path: &PathBuf| kept.contains(path.to_str().unwrap());
         assert!(!directories.is_empty());
         assert!(directories.iter().all(named), "{kept}: {directories:?}");
@@ -170,7 +147,7 @@ fn what_is_kept_is_named_once() {
         }
         // The next run is not its heir.
         case.tenon.run(&yaml.replace("kept", "other"), &[]).expect(0);
-        assert_eq!(directories_of(&case.tenon, &run), directories);
+        assert_eq!(case.tenon.directories_of(&run), directories);
         for directory in directories {
             fs::remove_dir_all(directory).unwrap();
         }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use tenon_tests::{Tenon, finish, wait_until};
+use tenon_tests::{KillOnPanic, Tenon, finish, wait_until};
 
 /// What is looked for: whole values, a line of one with several lines, and base64 of both.
 const VALUES: [&str; 8] = [
@@ -168,6 +168,7 @@ fn values_stay_where_they_belong(tenon: &Tenon, on_docker: bool) {
     let mut command = tenon.command(&["run", "-o", "json", "--debug", "-f", "p.yaml"]);
     command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&notes).unwrap());
     let child = command.spawn().unwrap();
+    let _guard = KillOnPanic(child.id());
     wait_until("the second task", || {
         let events = fs::read_to_string(&out).unwrap();
         events.contains("copy ***") || events.contains("run-end")
