@@ -4,6 +4,8 @@
 
 /// The bytes of the executable.
 pub static ENTRYPOINT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tenon-entrypoint"));
+/// Tells one build of it from another.
+pub const ENTRYPOINT_HASH: &str = env!("TENON_ENTRYPOINT_HASH");
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ use futures_util::future::join_all;
 use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
-use crate::entrypoint_binary::ENTRYPOINT;
+use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
 use crate::owner::{OWNER_FILE, is_dead, owner, reap_directories};
 use crate::pod::{PodDir, make_dir};
 pub(crate) use error::Failure;
@@ -135,13 +135,9 @@ pub fn socket() -> String {
 
 /// Writes the entrypoint where containers can have it mounted, once a version.
 pub fn place_entrypoint(data_dir: &Path) -> std::io::Result<PathBuf> {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in ENTRYPOINT {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
     make_dir(data_dir, 0o700)?;
     let data_dir = fs::canonicalize(data_dir)?;
-    let dir = data_dir.join("bin").join(format!("{hash:016x}"));
+    let dir = data_dir.join("bin").join(ENTRYPOINT_HASH);
     let program = dir.join("entrypoint");
     if !program.is_file() {
         make_dir(&dir, 0o755)?;
