@@ -33,7 +33,7 @@ pub async fn detect(
             Err(docker) if docker.code.starts_with("docker/") => match host(options) {
                 Ok(backend) => Ok((
                     backend,
-                    "the host itself, because no Docker daemon answers: images are ignored",
+                    "the host itself, because no Docker daemon answers",
                 )),
                 // What the user has to repair is Docker, most likely.
                 Err(host) => Err(BackendError {
