@@ -31,10 +31,7 @@ pub async fn detect(
         BackendChoice::Auto => match DockerBackend::connect(options.clone()).await {
             Ok(backend) => Ok((Arc::new(backend), "docker, because its daemon answers")),
             Err(docker) if docker.code.starts_with("docker/") => match host(options) {
-                Ok(backend) => Ok((
-                    backend,
-                    "the host itself, because no Docker daemon answers",
-                )),
+                Ok(backend) => Ok((backend, "the host itself, because no Docker daemon answers")),
                 // What the user has to repair is Docker, most likely.
                 Err(host) => Err(BackendError {
                     code: docker.code,
