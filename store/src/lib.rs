@@ -1,0 +1,1 @@
+//! State that must be looked up: sorted keys, changed by atomic batches.
