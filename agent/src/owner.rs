@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::pod::remove_tree;
+use crate::backend::BackendError;
+use crate::pod::{make_dir, remove_tree};
 
 /// Name of the file in a directory that says whose it is.
 pub const OWNER_FILE: &str = "owner";
@@ -32,6 +33,15 @@ pub fn is_dead(owner: &str) -> bool {
     }
     let started = pid.parse().ok().and_then(start_time);
     started.is_none_or(|started| started != start)
+}
+
+/// Makes a directory that says that it is this process'. One that is there already becomes so.
+pub fn own_directory(dir: &Path) -> Result<(), BackendError> {
+    let made = make_dir(dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner()));
+    made.map_err(|error| BackendError {
+        code: "infra/agent-files",
+        message: format!("{} cannot be made: {error}", dir.display()),
+    })
 }
 
 /// Removes the directories below `parent` whose owner is dead; says how many.

@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::json;
 use support::Machine;
-use tenon_agent::backend::{Backend, Cancel};
+use tenon_agent::backend::Backend;
 use tenon_agent::{Agent, AgentOptions};
 use tenon_proto::agent::v1::ended::Outcome;
 use tenon_proto::agent::v1::report::What;
@@ -174,30 +174,4 @@ async fn the_agents_loop_numbers_and_ends() {
     assert!(matches!(kinds.first(), Some(What::Started(_))));
     assert!(matches!(kinds.last(), Some(What::Ended(_))));
     machine.assert_nothing_left(&tenon_agent::pod::attempt_key(&attempt));
-}
-
-/// Prints medians; run with `--ignored --nocapture` on a quiet machine.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn measure() {
-    let machine = Machine::new().await;
-    let steps = |count: usize| json!({"steps": vec![json!({"command": ["true"]}); count]});
-    for count in [1, 10] {
-        let mut ours = Vec::new();
-        let mut theirs = Vec::new();
-        for _ in 0..7 {
-            let began = std::time::Instant::now();
-            let ran = machine.run_with(steps(count), vec![], vec![], &Cancel::default()).await;
-            ours.push(began.elapsed().as_millis());
-            assert!(matches!(ran.outcome, Outcome::Ran(_)));
-            let began = std::time::Instant::now();
-            for _ in 0..count {
-                support::docker(&["run", "--rm", support::IMAGE, "true"]);
-            }
-            theirs.push(began.elapsed().as_millis());
-        }
-        ours.sort_unstable();
-        theirs.sort_unstable();
-        println!("{count} steps: {} ms, docker run: {} ms", ours[3], theirs[3]);
-    }
 }

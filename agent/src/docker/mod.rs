@@ -24,7 +24,7 @@ use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
-use crate::owner::{OWNER_FILE, is_dead, owner, reap_directories};
+use crate::owner::{OWNER_FILE, is_dead, own_directory, owner, reap_directories};
 use crate::pod::{PodDir, make_dir};
 pub(crate) use error::Failure;
 use images::Images;
@@ -156,15 +156,7 @@ impl Backend for DockerBackend {
     }
 
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            let dir = self.run_dir(&run.run_id);
-            let made =
-                make_dir(&dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner()));
-            made.map_err(|error| BackendError {
-                code: "infra/agent-files",
-                message: format!("{} cannot be made: {error}", dir.display()),
-            })
-        })
+        Box::pin(async move { own_directory(&self.run_dir(&run.run_id)) })
     }
 
     fn run_task<'a>(

@@ -23,7 +23,7 @@ use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
 use crate::docker::place_entrypoint;
-use crate::owner::{OWNER_FILE, owner, reap_directories};
+use crate::owner::{OWNER_FILE, own_directory, reap_directories};
 use crate::pod::{PodDir, make_dir, remove_tree};
 
 /// Runs attempts as processes of this machine.
@@ -112,15 +112,7 @@ impl Backend for HostBackend {
     }
 
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move {
-            let dir = self.run_dir(&run.run_id);
-            let made =
-                make_dir(&dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner()));
-            made.map_err(|error| BackendError {
-                code: "infra/agent-files",
-                message: format!("{} cannot be made: {error}", dir.display()),
-            })
-        })
+        Box::pin(async move { own_directory(&self.run_dir(&run.run_id)) })
     }
 
     fn run_task<'a>(
