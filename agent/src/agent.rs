@@ -63,6 +63,7 @@ impl Agent {
             slots: u32::try_from(self.options.slots).unwrap_or(u32::MAX),
             backends: vec![self.backend.name().to_owned()],
             running: Vec::new(),
+            ..Hello::default()
         };
         let (reports, reported) = mpsc::channel(REPORTS_AHEAD);
         let mut work = Loop {
@@ -166,7 +167,13 @@ impl Loop {
                 self.ending_runs.push(end.run_id);
                 self.end_runs();
             }
-            None => {}
+            // Of the session, which is not this loop's.
+            Some(
+                coordinator_message::Message::Welcome(_)
+                | coordinator_message::Message::Turned(_)
+                | coordinator_message::Message::Heartbeat(_),
+            )
+            | None => {}
         }
     }
 

@@ -164,7 +164,13 @@ async fn the_agents_loop_numbers_and_ends() {
             }
         }
         let run_id = attempt.run_id.clone();
-        to_agent.send(send(coordinator_message::Message::EndRun(EndRun { run_id }))).await.unwrap();
+        to_agent
+            .send(send(coordinator_message::Message::EndRun(EndRun {
+                run_id,
+                ..EndRun::default()
+            })))
+            .await
+            .unwrap();
         drop(to_agent);
         (numbers, kinds, from_agent)
     };

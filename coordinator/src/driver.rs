@@ -229,7 +229,14 @@ impl Driver {
                 }
                 *acknowledge = Some(number);
             }
-            None => {}
+            Some(agent_message::Message::Reports(reports)) => {
+                for report in reports.reports {
+                    let message = agent_message::Message::Report(report);
+                    let message = AgentMessage { message: Some(message) };
+                    self.take_message(message, batch, acknowledge);
+                }
+            }
+            Some(agent_message::Message::Heartbeat(_)) | None => {}
         }
     }
 

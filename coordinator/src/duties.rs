@@ -148,7 +148,7 @@ impl Duties {
                     if agents.is_empty() {
                         continue;
                     }
-                    Message::EndRun(EndRun { run_id: run.to_string() })
+                    Message::EndRun(EndRun { run_id: run.to_string(), keep_claims: false })
                 }
                 _ => continue,
             };
@@ -191,5 +191,6 @@ fn run_spec(engine: &Engine, run: RunId) -> RunSpec {
         run_id: run.to_string(),
         namespace: metadata.map(|metadata| metadata.namespace.clone()).unwrap_or_default(),
         name: metadata.map(|metadata| metadata.name.clone()).unwrap_or_default(),
+        ..RunSpec::default()
     }
 }
