@@ -2,19 +2,19 @@
 //!
 //! Two locks: `state` is held for moments only, `writer` while files are written and synced. Callers of `sync` queue at
 //! `writer`; the first takes everything that is buffered, and the others find themselves covered by its `fdatasync`.
-//! Lock order: `maintenance` before `writer` before `state`.
+//! Lock order: `maintenance` before `writer` before `state`; `places` is held alone.
 //! Invariants: `durable_next <= file_next <= next`; records below `durable_next` survive a power cut; records from
 //! `file_next` on are in `pending`, whole and in order, also after a write failed.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::disk::{self, DirectoryLock, Disk, DiskFile};
 use crate::frame::{self, HEAD, Head, MAX_RECORD};
 use crate::reader::Reader;
 use crate::recover::{Recovered, recover};
-use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
+use crate::scan::Places;
+use crate::segment::{SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::{Error, directory};
 
 /// One seek point for each so many bytes of a segment.
@@ -34,6 +34,8 @@ pub struct Options {
     pub first_index: u64,
     /// `append` writes through (without sync) when so much is buffered.
     pub buffer_limit: usize,
+    /// The file system that it is kept on.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Default for Options {
@@ -44,6 +46,7 @@ impl Default for Options {
             verify: Verify::All,
             first_index: 1,
             buffer_limit: 8 << 20,
+            disk: disk::real(),
         }
     }
 }
@@ -75,8 +78,10 @@ pub(crate) struct Shared {
     /// Held while segments are removed, shortened or replaced.
     pub maintenance: Mutex<()>,
     listeners: Mutex<Vec<Listener>>,
+    /// Where ranges were read last.
+    pub places: Mutex<Places>,
     /// The locked directory handle: one writer at a time.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 pub(crate) struct State {
@@ -127,20 +132,16 @@ impl Segment {
 
 /// The segment that is written to.
 pub(crate) struct Active {
-    pub file: File,
+    pub file: Box<dyn DiskFile>,
     pub path: PathBuf,
     pub offset: u64,
 }
 
 impl Active {
-    pub fn open(segment: &SegmentFile) -> Result<Active, Error> {
+    pub fn open(disk: &dyn Disk, segment: &SegmentFile) -> Result<Active, Error> {
         let path = segment.path.clone();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open the file", &path))?;
-        let offset = file.metadata().map_err(Error::io("stat the file", &path))?.len();
+        let file = disk.open_write(&path).map_err(Error::io("open the file", &path))?;
+        let offset = file.len().map_err(Error::io("stat the file", &path))?;
         Ok(Active { file, path, offset })
     }
 }
@@ -163,15 +164,11 @@ impl Journal {
     /// Opens or creates the journal in a directory, mends a torn tail, and locks the directory against other writers.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Journal, Recovered), Error> {
         let dir = dir.as_ref().to_owned();
-        let dirty_directories = directory::create(&dir)?;
-        let handle = File::open(&dir).map_err(Error::io("open the directory", &dir))?;
-        match handle.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked { dir }),
-            Err(TryLockError::Error(error)) => {
-                return Err(Error::io("lock the directory", &dir)(error));
-            }
-        }
+        let dirty_directories = directory::create(&*options.disk, &dir)?;
+        let lock = options.disk.lock_dir(&dir).map_err(Error::io("lock the directory", &dir))?;
+        let Some(lock) = lock else {
+            return Err(Error::Locked { dir });
+        };
         let start = recover(&dir, &options)?;
         let state = State {
             next: start.next,
@@ -199,7 +196,8 @@ impl Journal {
             writer: Mutex::new(writer),
             maintenance: Mutex::new(()),
             listeners: Mutex::new(Vec::new()),
-            _lock: handle,
+            places: Mutex::default(),
+            _lock: lock,
         };
         Ok((Journal { shared: Arc::new(shared) }, recovered))
     }
@@ -284,7 +282,7 @@ impl Journal {
     pub fn disk_bytes(&self) -> u64 {
         let files: Vec<_> =
             lock(&self.shared.state).segments.iter().map(|s| s.file.path.clone()).collect();
-        files.iter().filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+        files.iter().filter_map(|file| self.shared.disk().length(file).ok()).sum()
     }
 
     /// Calls `listener` with the last durable index after each `sync` that moved it, on the thread that synced.
@@ -294,6 +292,11 @@ impl Journal {
 }
 
 impl Shared {
+    /// The file system that the journal is kept on.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.options.disk
+    }
+
     /// The state, unless the journal has failed.
     pub fn usable_state(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = lock(&self.state);
@@ -358,7 +361,7 @@ impl Shared {
             writer.unsynced = false;
         }
         for dir in writer.dirty_directories.drain(..) {
-            directory::sync(&dir).map_err(|error| self.fail(error))?;
+            directory::sync(self.disk(), &dir).map_err(|error| self.fail(error))?;
         }
         let mut state = lock(&self.state);
         state.durable_next = state.file_next;
@@ -395,6 +398,7 @@ impl Shared {
             let piece = &batch[written..written + length];
             if let Err(error) = active.file.write_all_at(piece, active.offset) {
                 // Part of the piece may be there: without this, a shorter retry would leave its rest behind the tail.
+                self.places().forget();
                 let shortened = active.file.set_len(active.offset);
                 let error = Error::io("write the file", &active.path)(error);
                 let error = if shortened.is_err() || !matches!(error, Error::NoSpace { .. }) {
@@ -423,9 +427,10 @@ impl Shared {
         self.sync_files(writer)?;
         let segment = SegmentFile::new(&self.dir, first, false);
         let head = SegmentHead { salt: self.salt, first, sealed: false }.encode();
-        let file = segment::create(&segment.path)?;
+        let file = self.disk().create(&segment.path);
+        let file = file.map_err(Error::io("create the file", &segment.path))?;
         if let Err(error) = file.write_all_at(&head, 0) {
-            let _ = std::fs::remove_file(&segment.path);
+            let _ = self.disk().remove_file(&segment.path);
             return Err(Error::io("write the file", &segment.path)(error));
         }
         writer.sealed |= writer.active.is_some();

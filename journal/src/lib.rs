@@ -23,7 +23,9 @@
 //! # Ok::<(), tenon_journal::Error>(())
 //! ```
 
+pub mod bugs;
 mod directory;
+pub mod disk;
 mod error;
 mod frame;
 mod journal;
@@ -31,6 +33,7 @@ mod maintain;
 pub mod output;
 mod reader;
 mod recover;
+mod scan;
 mod segment;
 mod source;
 mod watch;

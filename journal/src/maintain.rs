@@ -3,11 +3,11 @@
 //! Every step leaves a directory that opens: newest segments go first when a suffix is cut and oldest first when a prefix
 //! is deleted, each made durable before the next, so that a crash never leaves a gap.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::sync::MutexGuard;
 
+use crate::disk::Appender;
 use crate::journal::{Active, Journal, Segment, Shared, Writer, lock, split_at_index};
-use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
+use crate::segment::{SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::source::{BLOCK, Frames, Next, encode_block};
 use crate::{Error, directory, frame};
 
@@ -18,7 +18,7 @@ impl Journal {
     /// Drops all records from `from` on, durably.
     pub fn truncate_suffix(&self, from: u64) -> Result<(), Error> {
         let shared = &self.shared;
-        let _maintenance = lock(&shared.maintenance);
+        let _maintenance = shared.maintain();
         let mut writer = lock(&shared.writer);
         {
             let mut state = shared.usable_state()?;
@@ -43,7 +43,7 @@ impl Journal {
     /// Unlinks segments all of whose records are below `keep_from`. Whole segments only: some records below may stay.
     pub fn delete_prefix(&self, keep_from: u64) -> Result<(), Error> {
         let shared = &self.shared;
-        let _maintenance = lock(&shared.maintenance);
+        let _maintenance = shared.maintain();
         let mut writer = lock(&shared.writer);
         let nothing_to_keep = {
             let state = shared.usable_state()?;
@@ -66,7 +66,7 @@ impl Journal {
                     _ => return Ok(()),
                 }
             };
-            directory::unlink(&oldest)?;
+            directory::unlink(shared.disk(), &oldest)?;
             lock(&shared.state).segments.remove(0);
         }
     }
@@ -74,7 +74,7 @@ impl Journal {
     /// Drops everything; the next record gets the index `next_index`.
     pub fn reset(&self, next_index: u64) -> Result<(), Error> {
         let shared = &self.shared;
-        let _maintenance = lock(&shared.maintenance);
+        let _maintenance = shared.maintain();
         let mut writer = lock(&shared.writer);
         let segments = {
             let mut state = shared.usable_state()?;
@@ -87,7 +87,10 @@ impl Journal {
         writer.active = None;
         writer.unsynced = false;
         let mut start_over = || {
-            segments.iter().rev().try_for_each(|segment| directory::unlink(&segment.file.path))?;
+            segments
+                .iter()
+                .rev()
+                .try_for_each(|segment| directory::unlink(shared.disk(), &segment.file.path))?;
             shared.begin_segment(&mut writer, next_index.max(1))?;
             shared.sync_files(&mut writer).map(drop)
         };
@@ -100,7 +103,24 @@ impl Journal {
     }
 }
 
+/// Held while what is stored is changed.
+struct Maintenance<'a> {
+    shared: &'a Shared,
+    _lock: MutexGuard<'a, ()>,
+}
+
+impl Drop for Maintenance<'_> {
+    fn drop(&mut self) {
+        // Not at the start: a scan that runs meanwhile would put its place back.
+        self.shared.places().forget();
+    }
+}
+
 impl Shared {
+    fn maintain(&self) -> Maintenance<'_> {
+        Maintenance { shared: self, _lock: lock(&self.maintenance) }
+    }
+
     fn truncate_files(&self, writer: &mut Writer, from: u64) -> Result<(), Error> {
         loop {
             let newest = {
@@ -113,14 +133,14 @@ impl Shared {
             let Some(newest) = newest else { break };
             writer.active = None;
             writer.unsynced = false;
-            directory::unlink(&newest.file.path)?;
+            directory::unlink(self.disk(), &newest.file.path)?;
         }
         let Some(tail) = lock(&self.state).segments.last().cloned() else {
             return Ok(());
         };
         let tail =
             if tail.file.sealed { self.unseal(&tail, from)? } else { self.shorten(tail, from)? };
-        writer.active = Some(Active::open(&tail.file)?);
+        writer.active = Some(Active::open(self.disk(), &tail.file)?);
         if let Some(last) = lock(&self.state).segments.last_mut() {
             *last = tail;
         }
@@ -134,12 +154,12 @@ impl Shared {
                 return Err(segment.file.damaged(frames.offset(), reason));
             }
         }
-        let active = Active::open(&segment.file)?;
+        let active = Active::open(self.disk(), &segment.file)?;
         active
             .file
             .set_len(frames.offset())
             .map_err(Error::io("shorten the file", &active.path))?;
-        active.file.sync_all().map_err(Error::io("sync the file", &active.path))?;
+        active.file.sync_data().map_err(Error::io("sync the file", &active.path))?;
         segment.forget_from(from);
         Ok(segment)
     }
@@ -177,7 +197,7 @@ impl Shared {
     }
 
     pub(crate) fn compress_sealed(&self, level: i32) -> Result<(), Error> {
-        let _maintenance = lock(&self.maintenance);
+        let _maintenance = self.maintain();
         let segments = {
             let state = self.usable_state()?;
             let older = state.segments.split_last().map_or(&[][..], |(_, older)| older);
@@ -235,30 +255,35 @@ impl Shared {
         &self,
         old: &Segment,
         new: &Segment,
-        fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
+        fill: impl FnOnce(&mut Appender) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let temporary = new.file.path.with_extension("tmp");
         let complete = || {
-            let mut out = BufWriter::with_capacity(BLOCK, segment::create(&temporary)?);
+            let file = self.disk().create(&temporary);
+            let mut out = Appender::new(file.map_err(Error::io("create the file", &temporary))?);
             let head =
                 SegmentHead { salt: self.salt, first: new.file.first, sealed: new.file.sealed };
             write(&mut out, &head.encode(), new)?;
             fill(&mut out)?;
-            let file = out.into_inner().map_err(io::IntoInnerError::into_error);
-            let file = file.map_err(Error::io("write the file", &temporary))?;
-            file.sync_all().map_err(Error::io("sync the file", &temporary))?;
-            directory::publish(&temporary, &new.file.path)?;
-            directory::unlink(&old.file.path)
+            out.finish().map_err(Error::io("write the file", &temporary))?;
+            directory::publish(self.disk(), &temporary, &new.file.path)?;
+            directory::unlink(self.disk(), &old.file.path)
         };
-        complete().inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+        complete().inspect_err(|_| drop(self.disk().remove_file(&temporary)))
     }
 
     fn frames(&self, segment: &Segment, index: u64) -> Result<Frames, Error> {
         let (at, offset) = segment.seek(index);
-        Ok(Frames::new(segment.file.clone(), segment.file.open()?, self.salt, at, offset))
+        Ok(Frames::new(
+            segment.file.clone(),
+            segment.file.open(self.disk())?,
+            self.salt,
+            at,
+            offset,
+        ))
     }
 }
 
-fn write(out: &mut BufWriter<File>, bytes: &[u8], segment: &Segment) -> Result<(), Error> {
-    out.write_all(bytes).map_err(Error::io("write the file", &segment.file.path))
+fn write(out: &mut Appender, bytes: &[u8], segment: &Segment) -> Result<(), Error> {
+    out.write(bytes).map_err(Error::io("write the file", &segment.file.path))
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use crate::disk::{self, Disk};
 use crate::journal::{Shared, lock};
 use crate::segment::{self, SegmentFile, SegmentHead};
 use crate::source::{Frames, Next};
@@ -26,6 +27,7 @@ pub struct Record<'a> {
 
 /// Reads records in order and follows the journal as it grows.
 pub struct Reader {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     shared: Option<Arc<Shared>>,
     frames: Option<Frames>,
@@ -40,8 +42,10 @@ impl Reader {
     /// Reads the journal of another process, or of none, from the record `from` on.
     pub fn open(dir: impl AsRef<Path>, from: u64) -> Result<Reader, Error> {
         let dir = dir.as_ref().to_owned();
-        std::fs::read_dir(&dir).map_err(Error::io("read the directory", &dir))?;
+        let disk = disk::real();
+        disk.read_dir(&dir).map_err(Error::io("read the directory", &dir))?;
         Ok(Reader {
+            disk,
             dir,
             shared: None,
             frames: None,
@@ -55,6 +59,7 @@ impl Reader {
     pub(crate) fn of(shared: Arc<Shared>, from: u64, until: Option<u64>) -> Reader {
         let dir = shared.dir.clone();
         Reader {
+            disk: Arc::clone(&shared.options.disk),
             dir,
             shared: Some(shared),
             frames: None,
@@ -63,6 +68,16 @@ impl Reader {
             watch: None,
             unfinished: None,
         }
+    }
+
+    /// Starts where another reader of the same journal stopped.
+    pub(crate) fn at(self, frames: Option<Frames>) -> Reader {
+        Reader { frames, ..self }
+    }
+
+    /// The place where it stopped.
+    pub(crate) fn into_frames(self) -> Option<Frames> {
+        self.frames
     }
 
     /// The index of the record that `next` will return.
@@ -139,7 +154,7 @@ impl Reader {
     fn locate(&mut self) -> Result<Option<Frames>, Error> {
         // A segment may be sealed or deleted between listing and opening; what is listed then is current.
         for _ in 0..100 {
-            let segments = segment::list(&self.dir)?;
+            let segments = segment::list(&*self.disk, &self.dir)?;
             let at = segments.partition_point(|segment| segment.first <= self.next);
             let Some(segment) = at.checked_sub(1).map(|at| &segments[at]) else {
                 return match segments.first() {
@@ -147,11 +162,11 @@ impl Reader {
                     None => Ok(None),
                 };
             };
-            let file = match segment.open() {
+            let file = match segment.open(&*self.disk) {
                 Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
                 other => other?,
             };
-            let Some(head) = SegmentHead::read(segment, &file)? else {
+            let Some(head) = SegmentHead::read(segment, &*file)? else {
                 return Ok(None);
             };
             let (index, offset) = self.seek(segment).unwrap_or((segment.first, 0));
@@ -177,17 +192,17 @@ impl Reader {
         };
         let (at, offset) = (frames.next_index(), frames.offset());
         let current = frames.segment().clone();
-        let later =
-            segment::list(&self.dir)?.into_iter().find(|segment| segment.first > current.first);
-        let length =
-            frames.file().metadata().map_err(Error::io("stat the file", &current.path))?.len();
+        let later = segment::list(&*self.disk, &self.dir)?
+            .into_iter()
+            .find(|segment| segment.first > current.first);
+        let length = frames.file().len().map_err(Error::io("stat the file", &current.path))?;
         match (later, bad) {
             (Some(later), None) if later.first == at => {
                 self.frames = None;
                 return Ok(true);
             }
             // The writer may have completed this segment after we read: only a second look tells.
-            (Some(_), _) if !current.sealed && !still_bad(frames)? => {
+            (Some(_), _) if !current.sealed && !still_bad(&*self.disk, frames)? => {
                 frames.reread();
                 return Ok(true);
             }
@@ -197,11 +212,11 @@ impl Reader {
             (None, Some(reason)) => {
                 let seen = Some((offset, length));
                 if self.unfinished != seen {
-                    let bytes = std::fs::read(&current.path);
+                    let bytes = self.disk.read(&current.path);
                     let bytes = bytes.map_err(Error::io("read the file", &current.path))?;
                     let rest = bytes.get(offset as usize..).unwrap_or_default();
                     let proven = frame::proof_of_damage(rest, frames.salt(), at).is_some();
-                    if proven && still_bad(frames)? {
+                    if proven && still_bad(&*self.disk, frames)? {
                         return Err(current.damaged(offset, reason));
                     }
                     self.unfinished = seen;
@@ -212,7 +227,7 @@ impl Reader {
             }
             (None, None) => {}
         }
-        if limit.is_some_and(|limit| at < limit) && still_bad(frames)? {
+        if limit.is_some_and(|limit| at < limit) && still_bad(&*self.disk, frames)? {
             return Err(current.damaged(offset, format!("record {at} should be here")));
         }
         frames.reread();
@@ -221,9 +236,9 @@ impl Reader {
 }
 
 /// A second look at the file, for records that were completed after the first.
-fn still_bad(frames: &Frames) -> Result<bool, Error> {
+fn still_bad(disk: &dyn Disk, frames: &Frames) -> Result<bool, Error> {
     let (index, offset) = (frames.next_index(), frames.offset());
-    let file = frames.segment().open()?;
+    let file = frames.segment().open(disk)?;
     let mut again = Frames::new(frames.segment().clone(), file, frames.salt(), index, offset);
     Ok(!matches!(again.next()?, Next::Record(_)))
 }

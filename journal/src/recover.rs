@@ -3,9 +3,9 @@
 //! Invariant: only bytes that cannot have been acknowledged are ever removed. Whatever else is wrong is reported and left
 //! alone, and then nothing at all is changed.
 
-use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use crate::disk::Disk;
 use crate::journal::{Active, Options, Segment, Verify};
 use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::source::{Frames, Next};
@@ -53,26 +53,27 @@ enum Mend {
 
 /// Reads the directory and mends its tail. The caller holds the lock.
 pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
-    let mut files = segment::list(dir)?;
+    let disk = &*options.disk;
+    let mut files = segment::list(disk, dir)?;
     let mut start = Start {
         segments: Vec::new(),
-        salt: fresh_salt(),
+        salt: disk.entropy() as u32,
         next: options.first_index.max(1),
         active: None,
         cut: None,
     };
     let mut mend = Mend::Nothing;
 
-    if let Some(last) = files.pop_if(|last| !last.sealed && head_is_missing(last)) {
+    if let Some(last) = files.pop_if(|last| !last.sealed && head_is_missing(disk, last)) {
         start.next = last.first;
-        start.cut = Some(cut(&last, 0, "its head was never written".to_owned())?);
+        start.cut = Some(cut(disk, &last, 0, "its head was never written".to_owned())?);
         mend = Mend::Unlink(last);
     }
     let mut salt = None;
     for (position, file) in files.iter().enumerate() {
         let successor = files.get(position + 1);
-        let handle = file.open()?;
-        let head = SegmentHead::read(file, &handle)?
+        let handle = file.open(disk)?;
+        let head = SegmentHead::read(file, &*handle)?
             .ok_or_else(|| file.damaged(0, "the file has no head"))?;
         if *salt.get_or_insert(head.salt) != head.salt {
             return Err(file.damaged(0, "the file belongs to another journal"));
@@ -106,12 +107,13 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
                 return Err(file.damaged(offset, reason));
             }
             (Some(reason), None) => {
-                let bytes = fs::read(&file.path).map_err(Error::io("read the file", &file.path))?;
+                let bytes =
+                    disk.read(&file.path).map_err(Error::io("read the file", &file.path))?;
                 let rest = bytes.get(offset as usize..).unwrap_or_default();
                 if frame::proof_of_damage(rest, head.salt, next).is_some() {
                     return Err(file.damaged(offset, reason));
                 }
-                start.cut = Some(cut(file, offset, reason)?);
+                start.cut = Some(cut(disk, file, offset, reason)?);
                 mend = Mend::Shorten(file.clone(), offset);
             }
             (None, _) => {}
@@ -126,58 +128,49 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
         start.segments.push(segment);
     }
     start.salt = salt.unwrap_or(start.salt);
-    carry_out(dir, &mut start, mend)?;
+    carry_out(disk, dir, &mut start, mend)?;
     Ok(start)
 }
 
 /// Everything was found good: now, and only now, change the directory.
-fn carry_out(dir: &Path, start: &mut Start, mend: Mend) -> Result<(), Error> {
+fn carry_out(disk: &dyn Disk, dir: &Path, start: &mut Start, mend: Mend) -> Result<(), Error> {
     match mend {
         Mend::Nothing => {}
-        Mend::Unlink(file) => directory::unlink(&file.path)?,
+        Mend::Unlink(file) => directory::unlink(disk, &file.path)?,
         Mend::Shorten(file, offset) => {
-            let handle = OpenOptions::new()
-                .write(true)
-                .open(&file.path)
-                .map_err(Error::io("open the file", &file.path))?;
+            let handle = disk.open_write(&file.path);
+            let handle = handle.map_err(Error::io("open the file", &file.path))?;
             handle.set_len(offset).map_err(Error::io("shorten the file", &file.path))?;
-            handle.sync_all().map_err(Error::io("sync the file", &file.path))?;
+            handle.sync_data().map_err(Error::io("sync the file", &file.path))?;
         }
     }
     for segment in start.segments.iter().filter(|segment| segment.file.sealed) {
         let plain = SegmentFile::new(dir, segment.file.first, false);
-        if plain.path.exists() {
-            directory::unlink(&plain.path)?;
+        if disk.exists(&plain.path) {
+            directory::unlink(disk, &plain.path)?;
         }
     }
-    for entry in fs::read_dir(dir).map_err(Error::io("read the directory", dir))? {
-        let path = entry.map_err(Error::io("read the directory", dir))?.path();
+    for path in disk.read_dir(dir).map_err(Error::io("read the directory", dir))? {
         if path.extension().is_some_and(|extension| extension == "tmp") {
-            directory::unlink(&path)?;
+            directory::unlink(disk, &path)?;
         }
     }
     if let Some(tail) = start.segments.last().filter(|tail| !tail.file.sealed) {
-        let active = Active::open(&tail.file)?;
+        let active = Active::open(disk, &tail.file)?;
         // A process that was killed leaves records in the page cache only: they count as durable from here on.
         active.file.sync_data().map_err(Error::io("sync the file", &tail.file.path))?;
-        directory::sync(dir)?;
+        directory::sync(disk, dir)?;
         start.active = Some(active);
     }
     Ok(())
 }
 
-fn head_is_missing(file: &SegmentFile) -> bool {
-    let head = file.open().and_then(|handle| SegmentHead::read(file, &handle));
+fn head_is_missing(disk: &dyn Disk, file: &SegmentFile) -> bool {
+    let head = file.open(disk).and_then(|handle| SegmentHead::read(file, &*handle));
     matches!(head, Ok(None))
 }
 
-fn cut(file: &SegmentFile, offset: u64, reason: String) -> Result<Cut, Error> {
-    let length = fs::metadata(&file.path).map_err(Error::io("stat the file", &file.path))?.len();
+fn cut(disk: &dyn Disk, file: &SegmentFile, offset: u64, reason: String) -> Result<Cut, Error> {
+    let length = disk.length(&file.path).map_err(Error::io("stat the file", &file.path))?;
     Ok(Cut { file: file.path.clone(), offset, bytes: length.saturating_sub(offset), reason })
-}
-
-/// Any number will do, as long as two journals rarely share it.
-fn fresh_salt() -> u32 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish() as u32
 }

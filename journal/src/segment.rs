@@ -4,11 +4,10 @@
 //! compressed. A name ending in `.tmp` is unfinished and never read. The salt is the same in all segments of a journal; it
 //! keeps bytes of other journals, which a payload may contain, from passing for records of this one.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::disk::{Disk, DiskFile};
 
 /// Bytes before the first record or block.
 pub(crate) const SEGMENT_HEAD: u64 = 32;
@@ -47,8 +46,8 @@ impl SegmentFile {
     }
 
     /// Opens for reading.
-    pub fn open(&self) -> Result<File, Error> {
-        File::open(&self.path).map_err(Error::io("open the file", &self.path))
+    pub fn open(&self, disk: &dyn Disk) -> Result<Box<dyn DiskFile>, Error> {
+        disk.open_read(&self.path).map_err(Error::io("open the file", &self.path))
     }
 }
 
@@ -74,14 +73,11 @@ impl SegmentHead {
     }
 
     /// Reads and checks the head of a file. `Ok(None)`: the file was created, but its head never reached the disk.
-    pub fn read(segment: &SegmentFile, file: &File) -> Result<Option<SegmentHead>, Error> {
+    pub fn read(segment: &SegmentFile, file: &dyn DiskFile) -> Result<Option<SegmentHead>, Error> {
         let mut bytes = [0; SEGMENT_HEAD as usize];
-        let length = file.metadata().map_err(Error::io("stat the file", &segment.path))?.len();
-        if length < SEGMENT_HEAD {
-            return Ok(None);
-        }
-        file.read_exact_at(&mut bytes, 0).map_err(Error::io("read the file", &segment.path))?;
-        if bytes == [0; SEGMENT_HEAD as usize] {
+        let read = file.read_full_at(&mut bytes, 0);
+        let read = read.map_err(Error::io("read the file", &segment.path))?;
+        if read < bytes.len() || bytes == [0; SEGMENT_HEAD as usize] {
             return Ok(None);
         }
         let word = |at: usize| {
@@ -106,25 +102,10 @@ impl SegmentHead {
 
 /// All segments of a directory in order of their first index. Of a segment that exists in both forms (a crash came between
 /// sealing it and unlinking the plain form) only the sealed form is listed, because it was complete before it got its name.
-pub(crate) fn list(dir: &Path) -> Result<Vec<SegmentFile>, Error> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(Error::io("read the directory", dir))? {
-        let path = entry.map_err(Error::io("read the directory", dir))?.path();
-        found.extend(SegmentFile::parse(&path));
-    }
+pub(crate) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFile>, Error> {
+    let paths = disk.read_dir(dir).map_err(Error::io("read the directory", dir))?;
+    let mut found: Vec<_> = paths.iter().filter_map(|path| SegmentFile::parse(path)).collect();
     found.sort_by_key(|segment| (segment.first, !segment.sealed));
     found.dedup_by_key(|segment| segment.first);
     Ok(found)
-}
-
-/// Creates a file that nobody else may read, for writing and reading.
-pub(crate) fn create(path: &Path) -> Result<File, Error> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(Error::io("create the file", path))
 }

@@ -3,12 +3,11 @@
 //! A [`Frames`] yields whole, checked records or says why there is none; what a missing or bad record means (nothing yet,
 //! a torn tail, damage) is for its caller to decide. Memory is bounded by the largest record or block of the file.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use crate::Error;
+use crate::disk::DiskFile;
 use crate::frame::{HEAD, Head, MAX_RECORD};
 use crate::segment::{SEGMENT_HEAD, SegmentFile};
 
@@ -33,7 +32,7 @@ pub(crate) enum Next {
 /// A cursor over the records of one segment.
 pub(crate) struct Frames {
     segment: SegmentFile,
-    file: File,
+    file: Box<dyn DiskFile>,
     salt: u32,
     buffer: Vec<u8>,
     /// Where in `buffer` the next record begins.
@@ -47,7 +46,13 @@ pub(crate) struct Frames {
 
 impl Frames {
     /// A cursor at `offset`, where the record (plain) or block (sealed) that begins with `index` is.
-    pub fn new(segment: SegmentFile, file: File, salt: u32, index: u64, offset: u64) -> Frames {
+    pub fn new(
+        segment: SegmentFile,
+        file: Box<dyn DiskFile>,
+        salt: u32,
+        index: u64,
+        offset: u64,
+    ) -> Frames {
         let offset = offset.max(SEGMENT_HEAD);
         Frames {
             segment,
@@ -72,8 +77,8 @@ impl Frames {
     }
 
     /// The file it reads.
-    pub fn file(&self) -> &File {
-        &self.file
+    pub fn file(&self) -> &dyn DiskFile {
+        &*self.file
     }
 
     /// The index of the record that `next` will return.
@@ -163,26 +168,17 @@ impl Frames {
     fn fill_plain(&mut self, missing: usize) -> Result<Fill, Error> {
         let start = self.buffer.len();
         // A damaged length must not make us allocate more than the file can fill.
-        let length =
-            self.file.metadata().map_err(Error::io("stat the file", &self.segment.path))?.len();
+        let length = self.file.len().map_err(Error::io("stat the file", &self.segment.path))?;
         let left = length.saturating_sub(self.file_offset);
         if left < missing as u64 {
             return Ok(Fill::End { left });
         }
         let wanted = left.min(missing.max(READ) as u64) as usize;
         self.buffer.resize(start + wanted, 0);
-        let mut have = 0;
-        while have < missing {
-            match self
-                .file
-                .read_at(&mut self.buffer[start + have..], self.file_offset + have as u64)
-            {
-                Ok(0) => break,
-                Ok(read) => have += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read the file", &self.segment.path)(error)),
-            }
-        }
+        let have = self
+            .file
+            .read_full_at(&mut self.buffer[start..], self.file_offset)
+            .map_err(Error::io("read the file", &self.segment.path))?;
         self.buffer.truncate(start + have);
         self.file_offset += have as u64;
         Ok(if have < missing { Fill::End { left } } else { Fill::More })
@@ -194,7 +190,7 @@ impl Frames {
         }
         let start = self.file_offset;
         let mut head = [0; BLOCK_HEAD];
-        match read_full(&self.file, &mut head, start) {
+        match self.file.read_full_at(&mut head, start) {
             Ok(0) => return Ok(Fill::End { left: 0 }),
             Ok(BLOCK_HEAD) => {}
             Ok(_) => return Ok(Fill::Bad("a block is incomplete".to_owned())),
@@ -204,16 +200,15 @@ impl Frames {
             |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (crc, packed_length, raw_length) = (word(0), word(4) as usize, word(8) as usize);
         let first = u64::from(word(12)) | u64::from(word(16)) << 32;
-        let length =
-            self.file.metadata().map_err(Error::io("stat the file", &self.segment.path))?.len();
+        let length = self.file.len().map_err(Error::io("stat the file", &self.segment.path))?;
         if packed_length as u64 > length - start.min(length)
             || raw_length > BLOCK + HEAD + MAX_RECORD
         {
             return Ok(Fill::Bad("a block has an impossible length".to_owned()));
         }
         let mut packed = vec![0; packed_length];
-        let read = read_full(&self.file, &mut packed, start + BLOCK_HEAD as u64)
-            .map_err(Error::io("read the file", &self.segment.path))?;
+        let read = self.file.read_full_at(&mut packed, start + BLOCK_HEAD as u64);
+        let read = read.map_err(Error::io("read the file", &self.segment.path))?;
         if read < packed_length {
             return Ok(Fill::Bad("a block is incomplete".to_owned()));
         }
@@ -246,19 +241,6 @@ enum Fill {
         left: u64,
     },
     Bad(String),
-}
-
-fn read_full(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut have = 0;
-    while have < bytes.len() {
-        match file.read_at(&mut bytes[have..], offset + have as u64) {
-            Ok(0) => break,
-            Ok(read) => have += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(have)
 }
 
 /// One block of a sealed segment.
