@@ -170,7 +170,6 @@ impl Loop {
             // Of the session, which is not this loop's.
             Some(
                 coordinator_message::Message::Welcome(_)
-                | coordinator_message::Message::Turned(_)
                 | coordinator_message::Message::Heartbeat(_),
             )
             | None => {}

@@ -9,6 +9,7 @@ mod driver;
 mod duties;
 mod error;
 mod history;
+pub mod intake;
 mod local;
 mod masking;
 mod materials;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tenon_agent::{Agent, AgentOptions};
+use tenon_coordinator::intake::Prepared;
 use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, objects_to_yaml};
 use tenon_engine::RunId;
 use tenon_engine::command::{CancelMode, RunObject};
@@ -13,7 +14,6 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::prepare::Prepared;
 use super::show::{Remarks, show};
 use super::signals::{Signals, Wish};
 use super::{Settings, backend, exit_of, store};
