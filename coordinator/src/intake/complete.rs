@@ -78,6 +78,8 @@ fn submission(request: &Request, bundle: &Bundle, run_id: RunId, run: RunObject)
         }),
         flags: request.flags.clone(),
         parallel: request.parallel,
+        rerun: None,
+        can_be_released: false,
     }
 }
 
