@@ -14,6 +14,7 @@ mod local;
 mod masking;
 mod materials;
 mod recovery;
+pub mod server;
 mod wire;
 
 pub use codec::Undecodable;
