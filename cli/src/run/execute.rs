@@ -19,7 +19,7 @@ use super::signals::{Signals, Wish};
 use super::{Settings, backend, exit_of, store};
 use crate::args::Output;
 use crate::exit::{Exit, Failure};
-use crate::terminal;
+use crate::{random, terminal};
 
 /// Messages that may wait in either direction of the session.
 const SESSION: usize = 64;
@@ -47,7 +47,12 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
             "run {run} was interrupted; it is recorded as failed and cleaned up"
         ));
     }
-    let agent = AgentOptions { name: host_name(), slots: slots(settings) };
+    let agent = AgentOptions {
+        name: host_name(),
+        slots: slots(settings),
+        incarnation: random::new_id().to_string(),
+        ..AgentOptions::default()
+    };
     let mut agents = JoinSet::new();
     // What dead processes left behind hinders no new run: it is removed beside it.
     let reaper = Arc::clone(&backend);

@@ -14,7 +14,7 @@ use tenon_tekton::flags::FeatureFlags;
 
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure};
-use crate::{input, terminal};
+use crate::input;
 
 /// Everything that a run needs to know besides what runs.
 pub struct Settings {
@@ -47,21 +47,6 @@ pub fn exit_of(outcome: &RunOutcome) -> Exit {
         Status::InfraFailed => Exit::Environment,
         Status::Failed | Status::NotRun if outcome.timed_out => Exit::Timeout,
         Status::Failed | Status::NotRun => Exit::TaskFailed,
-    }
-}
-
-/// Random bits for ids and names.
-fn random() -> u64 {
-    let mut bytes = [0u8; 8];
-    // SAFETY: the buffer is as long as is said; the kernel fills it.
-    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    match filled {
-        8 => u64::from_ne_bytes(bytes),
-        // Only a kernel older than any that runs containers has no such call.
-        _ => {
-            u64::try_from(terminal::now().0).unwrap_or_default()
-                ^ u64::from(std::process::id()) << 32
-        }
     }
 }
 

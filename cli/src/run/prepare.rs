@@ -3,8 +3,9 @@
 use tenon_coordinator::intake::{self, Chance, Front, Prepared, Remark, Request};
 use tenon_tekton::load::Source;
 
-use super::{Settings, random};
+use super::Settings;
 use crate::exit::{Exit, Failure};
+use crate::random::random;
 use crate::terminal;
 
 /// Makes the submissions of all runs, in order; warnings and notes go to stderr at once.
