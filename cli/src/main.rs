@@ -11,7 +11,6 @@ mod input;
 mod inspect;
 mod logs;
 mod pages;
-mod random;
 mod run;
 mod runs;
 mod terminal;

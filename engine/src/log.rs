@@ -1,8 +1,6 @@
 //! Numbering of events: `seq` over all runs, `runSeq` within one. Every event passes through here,
 //! so both are strictly increasing and `runSeq` has no gap (invariant 3).
 
-use serde::{Deserialize, Serialize};
-
 use crate::event::{Event, Kind};
 use crate::{RunId, Time};
 
@@ -22,7 +20,7 @@ impl Log {
     pub(crate) fn push(&mut self, header: &mut Header, mut event: Event) {
         let numbers = event.output.as_ref().map_or(1, |output| u64::from(output.lines.max(1)));
         event.seq = self.next_seq;
-        event.run_seq = Some(header.next_run_seq);
+        event.run_seq = header.next_run_seq;
         self.next_seq += numbers;
         header.next_run_seq += numbers;
         self.events.push(event);
@@ -35,7 +33,7 @@ impl Log {
 }
 
 /// What all events of a run have in common.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header {
     pub(crate) run: RunId,
     pub(crate) namespace: String,
@@ -46,10 +44,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub(crate) fn new(run: RunId) -> Self {
+    pub(crate) fn new(run: RunId, namespace: &str) -> Self {
         Header {
             run,
-            namespace: String::new(),
+            namespace: namespace.to_owned(),
             pipeline: None,
             pipeline_run: None,
             trace_id: run.trace_id(),
@@ -60,12 +58,32 @@ impl Header {
     /// An event of this run, not yet numbered.
     pub(crate) fn event(&self, kind: Kind, time: Time) -> Event {
         Event {
-            run_id: Some(self.run),
-            namespace: Some(self.namespace.clone()),
+            kind,
+            time,
+            seq: 0,
+            run_seq: 0,
+            run_id: self.run,
+            namespace: self.namespace.clone(),
             pipeline: self.pipeline.clone(),
             pipeline_run: self.pipeline_run.clone(),
+            task: None,
+            task_run: None,
+            attempt: None,
+            placement: None,
+            matrix: None,
+            step: None,
+            status: None,
+            reason: None,
+            message: None,
+            exit_code: None,
+            duration_ms: None,
+            results: None,
+            display_name: None,
+            description: None,
+            agent: None,
             trace_id: Some(self.trace_id.clone()),
-            ..Event::new(kind, time)
+            span_id: None,
+            output: None,
         }
     }
 }

@@ -1,11 +1,9 @@
 //! How a run ended, in few words: what exit codes and summaries are made of.
 
-use serde::{Deserialize, Serialize};
-
 use crate::event::Status;
 
 /// The end of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunOutcome {
     /// As in the `run-end` event.
     pub status: Status,

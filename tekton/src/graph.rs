@@ -4,8 +4,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
-
 use crate::resultref;
 use crate::v1::PipelineTask;
 
@@ -64,7 +62,7 @@ pub fn dependencies(task: &PipelineTask) -> BTreeSet<String> {
 }
 
 /// Tasks by index, in the order they were given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Graph {
     names: Vec<String>,
     previous: Vec<Vec<usize>>,

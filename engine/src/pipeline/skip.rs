@@ -1,56 +1,25 @@
 //! Why a task does not run: Tekton's reasons, in Tekton's order.
 
-use serde::{Deserialize, Serialize};
 use tenon_tekton::matrix;
 use tenon_tekton::pipelinerun::apply_results;
 use tenon_tekton::resultref;
 use tenon_tekton::results::{MissingResult, Producer, replacements, resolve};
-use tenon_tekton::v1::PipelineTask;
+use tenon_tekton::v1::{PipelineTask, TaskRunResult};
 use tenon_tekton::when;
 
-use super::state::PipelineState;
+use super::state::{Child, PipelineState};
 use crate::command::CancelMode;
-use crate::event::Status;
 use crate::taskrun::TaskRunState;
 
-/// Why a task does not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Skip {
-    When,
-    Parent,
-    Stopping,
-    Cancelled,
-    Stopped,
-    Results,
-    TasksTimeout,
-    FinallyTimeout,
-    EmptyMatrix,
-}
-
-impl Skip {
-    /// Tekton's words.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Skip::When => "When Expressions evaluated to false",
-            Skip::Parent => "Parent Tasks were skipped",
-            Skip::Stopping => "PipelineRun was stopping",
-            Skip::Cancelled => "PipelineRun was gracefully cancelled",
-            Skip::Stopped => "PipelineRun was gracefully stopped",
-            Skip::Results => "Results were missing",
-            Skip::TasksTimeout => "PipelineRun Tasks timeout has been reached",
-            Skip::FinallyTimeout => "PipelineRun Finally timeout has been reached",
-            Skip::EmptyMatrix => "Matrix Parameters have an empty array",
-        }
-    }
-
-    /// `skipped` for what the Pipeline itself says, `not-run` for what was cut off.
-    pub(crate) fn status(self) -> Status {
-        match self {
-            Skip::When | Skip::Parent | Skip::Results | Skip::EmptyMatrix => Status::Skipped,
-            _ => Status::NotRun,
-        }
-    }
-}
+pub(super) const WHEN: &str = "When Expressions evaluated to false";
+pub(super) const PARENT: &str = "Parent Tasks were skipped";
+pub(super) const STOPPING: &str = "PipelineRun was stopping";
+pub(super) const CANCELLED: &str = "PipelineRun was gracefully cancelled";
+pub(super) const STOPPED: &str = "PipelineRun was gracefully stopped";
+pub(super) const RESULTS: &str = "Results were missing";
+pub(super) const TASKS_TIMEOUT: &str = "PipelineRun Tasks timeout has been reached";
+pub(super) const FINALLY_TIMEOUT: &str = "PipelineRun Finally timeout has been reached";
+pub(super) const EMPTY_MATRIX: &str = "Matrix Parameters have an empty array";
 
 /// What is to become of a task that has not started.
 #[derive(Debug, PartialEq)]
@@ -60,7 +29,7 @@ pub(super) enum Fate {
     /// It may start.
     Start,
     /// It does not run.
-    Skip(Skip),
+    Skip(&'static str),
     /// A result is missing that should be there: Tekton's message.
     Invalid(String),
     /// The run cannot go on: Tekton's reason and message.
@@ -91,28 +60,27 @@ pub(super) fn fate_of_dag_task(
     stopping: bool,
 ) -> Fate {
     if stopping {
-        return Fate::Skip(Skip::Stopping);
+        return Fate::Skip(STOPPING);
     }
     match pipeline.cancel {
-        Some(CancelMode::CancelledRunFinally) => return Fate::Skip(Skip::Cancelled),
-        Some(CancelMode::StoppedRunFinally) => return Fate::Skip(Skip::Stopped),
+        Some(CancelMode::CancelledRunFinally) => return Fate::Skip(CANCELLED),
+        Some(CancelMode::StoppedRunFinally) => return Fate::Skip(STOPPED),
         _ => {}
     }
     let parents = pipeline.graph.predecessors(index);
     let parents_done = parents.iter().all(|parent| pipeline.tasks[*parent].is_done());
-    let parent_skipped = parents
-        .iter()
-        .any(|parent| pipeline.tasks[*parent].skip.is_some_and(|why| why != Skip::When));
+    let parent_skipped =
+        parents.iter().any(|parent| pipeline.tasks[*parent].skip.is_some_and(|why| why != WHEN));
     let missing = if parents_done { take_results(pipeline, task_runs, index) } else { None };
     let state = &pipeline.tasks[index];
     if let Some(fatal) = out_of_bounds(pipeline, missing.as_ref()) {
         return fatal;
     }
     if parents_done && !may_run(&state.task) {
-        return Fate::Skip(Skip::When);
+        return Fate::Skip(WHEN);
     }
     if parent_skipped {
-        return Fate::Skip(Skip::Parent);
+        return Fate::Skip(PARENT);
     }
     if !parents_done {
         return Fate::Wait;
@@ -120,16 +88,16 @@ pub(super) fn fate_of_dag_task(
     if let Some(missing) = &missing {
         let producer = pipeline.index.get(&missing.reference().pipeline_task);
         let producer_by_when =
-            producer.is_some_and(|producer| pipeline.tasks[*producer].skip == Some(Skip::When));
+            producer.is_some_and(|producer| pipeline.tasks[*producer].skip == Some(WHEN));
         if state.wants_results && (state.is_failure_ignored() || producer_by_when) {
-            return Fate::Skip(Skip::Results);
+            return Fate::Skip(RESULTS);
         }
     }
     if pipeline.tasks_timed_out {
-        return Fate::Skip(Skip::TasksTimeout);
+        return Fate::Skip(TASKS_TIMEOUT);
     }
     if has_empty_matrix(&state.task) {
-        return Fate::Skip(Skip::EmptyMatrix);
+        return Fate::Skip(EMPTY_MATRIX);
     }
     match missing {
         Some(missing) => Fate::Invalid(missing_message(pipeline, &missing, &state.task.name)),
@@ -144,17 +112,17 @@ pub(super) fn fate_of_final_task(
     index: usize,
 ) -> Fate {
     if take_results(pipeline, task_runs, index).is_some() {
-        return Fate::Skip(Skip::Results);
+        return Fate::Skip(RESULTS);
     }
     let state = &pipeline.tasks[index];
     if !may_run(&state.task) {
-        return Fate::Skip(Skip::When);
+        return Fate::Skip(WHEN);
     }
     if pipeline.finally_timed_out {
-        return Fate::Skip(Skip::FinallyTimeout);
+        return Fate::Skip(FINALLY_TIMEOUT);
     }
     if has_empty_matrix(&state.task) {
-        return Fate::Skip(Skip::EmptyMatrix);
+        return Fate::Skip(EMPTY_MATRIX);
     }
     Fate::Start
 }
@@ -195,10 +163,18 @@ fn producer<'a>(
     name: &str,
 ) -> Option<Producer<'a>> {
     let state = &pipeline.tasks[*pipeline.index.get(name)?];
+    let runs = state.children.iter().filter_map(|child| match child {
+        Child::TaskRun(index) => {
+            let task_run = &task_runs[*index];
+            let results: &[TaskRunResult] = &task_run.attempt.results;
+            Some((task_run.name(), results))
+        }
+        Child::CustomRun(_) => None,
+    });
     Some(Producer {
         finished: state.finish.is_some(),
         matrixed: matrix::is_matrixed(state.task.matrix.as_ref()),
-        runs: state.runs(task_runs),
+        runs: runs.collect(),
     })
 }
 
