@@ -76,5 +76,5 @@ fn json(files: &FileDescriptorSet, config: &mut Config) {
 }
 
 fn is_part_of_request(name: &str) -> bool {
-    ["ParamValue", "WorkspaceSource"].contains(&name)
+    ["ParamValue", "WorkspaceSource", "ManifestFile"].contains(&name)
 }

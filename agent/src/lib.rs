@@ -4,19 +4,25 @@
 //! [`pod`] what all backends share. Nothing here decides about pipelines: the engine does.
 
 mod agent;
+mod attempt;
 pub mod backend;
 pub mod clock;
 pub mod detect;
 pub mod docker;
 pub mod doctor;
+mod ended;
 pub mod entrypoint_binary;
 pub mod host;
 mod image_map;
 pub mod mask;
+mod outgoing;
 pub mod owner;
 pub mod pod;
 mod probe;
 pub mod record;
+mod session;
+mod work;
 
 pub use agent::{Agent, AgentOptions};
 pub use image_map::{ImageMap, ImageMapError};
+pub use session::{Change, ServeOptions, SessionError};

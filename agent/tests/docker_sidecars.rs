@@ -138,7 +138,7 @@ async fn the_agents_loop_numbers_and_ends() {
     let machine = Machine::new().await;
     let (to_agent, inbox) = mpsc::channel(16);
     let (outbox, mut from_agent) = mpsc::channel::<AgentMessage>(16);
-    let options = AgentOptions { name: "local".to_owned(), slots: 2 };
+    let options = AgentOptions { name: "local".to_owned(), slots: 2, ..AgentOptions::default() };
     let agent = Agent::new(options, machine.backend.clone());
     let send = |message| CoordinatorMessage { message: Some(message) };
     let task = support::invocation(json!({"steps": [{"script": "echo hi"}]}), vec![], vec![]);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, Command};
+use tenon_coordinator::intake::did_you_mean;
 use tenon_tekton::load::{Diagnostic, Severity, Source, Span};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -271,29 +272,6 @@ fn entry(value: &DeValue<'_>) -> String {
         }
     }
     scalar(value).unwrap_or_else(|| json(value).to_string())
-}
-
-/// The known name that `name` was probably meant to be.
-pub fn did_you_mean(name: &str, known: &[&str]) -> Option<String> {
-    let best = known.iter().map(|known| (distance(name, known), known)).min()?;
-    let close = best.0 <= (name.len() / 3).max(1);
-    close.then(|| format!("did you mean \"{}\"?", best.1))
-}
-
-/// Levenshtein distance of two short names.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// A usage failure that shows its place in a file.

@@ -62,6 +62,20 @@ impl Failure {
     }
 }
 
+impl From<tenon_coordinator::intake::Error> for Failure {
+    fn from(error: tenon_coordinator::intake::Error) -> Failure {
+        use tenon_coordinator::intake::Error;
+        match error {
+            Error::Documents(diagnostics) => crate::input::refused(&diagnostics),
+            Error::Request { message, hint, .. } => {
+                Failure { hint, ..Failure::new(Exit::Usage, message) }
+            }
+            Error::NothingToRun => Failure::new(Exit::Validation, error),
+            other => Failure::new(Exit::Internal, other),
+        }
+    }
+}
+
 impl From<tenon_reporter::Error> for Failure {
     fn from(error: tenon_reporter::Error) -> Failure {
         use tenon_reporter::Error;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use tenon_coordinator::intake::did_you_mean;
 use tenon_engine::Time;
 use tenon_reporter::filter::{Filter, parse_kind};
 use tenon_reporter::follow::{Finish, Screen, Show, Terminal, follow};
@@ -11,7 +12,6 @@ use tenon_reporter::json::Lines;
 use tenon_reporter::pretty::{Options, Size};
 
 use crate::args::{LogsArgs, Output};
-use crate::config::did_you_mean;
 use crate::exit::{Exit, Failure};
 use crate::terminal;
 

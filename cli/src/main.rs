@@ -11,6 +11,7 @@ mod input;
 mod inspect;
 mod logs;
 mod pages;
+mod random;
 mod run;
 mod runs;
 mod terminal;

@@ -1,1 +1,19 @@
-//! Talks to a cluster.
+//! Talks to a cluster: finds a node that answers, and the leader where one is needed, by itself.
+//!
+//! [`Client`] is for users and programs: every call is repeated until it is answered or its deadline
+//! is over, and repeating one never does a thing twice. [`route`] and [`connect`] are what agents
+//! use to find their coordinator. Connections are plain HTTP/2.
+
+mod calls;
+mod client;
+pub mod connect;
+mod error;
+mod events;
+mod notice;
+pub mod route;
+
+pub use calls::BackupError;
+pub use client::{Client, Options};
+pub use error::{Error, Result};
+pub use events::Events;
+pub use notice::Notice;

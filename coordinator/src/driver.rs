@@ -255,8 +255,9 @@ impl Driver {
             let mut events = self.engine.apply(command);
             for event in &mut events {
                 masking::show_event(event);
-                touched.insert(event.run_id);
-                if let Some(writer) = self.writers.get_mut(&event.run_id) {
+                let Some(run) = event.run_id else { continue };
+                touched.insert(run);
+                if let Some(writer) = self.writers.get_mut(&run) {
                     writer.append([&*event])?;
                 }
             }

@@ -9,10 +9,12 @@ mod driver;
 mod duties;
 mod error;
 mod history;
+pub mod intake;
 mod local;
 mod masking;
 mod materials;
 mod recovery;
+pub mod server;
 mod wire;
 
 pub use codec::Undecodable;

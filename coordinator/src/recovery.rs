@@ -82,9 +82,9 @@ impl Histories<'_> {
     /// Appends the events that the dead process did not get to append.
     fn append(&mut self, events: Vec<Event>) -> Result<()> {
         for mut event in events {
-            let writer = self.writers.iter_mut().find(|(run, _)| *run == event.run_id);
+            let writer = self.writers.iter_mut().find(|(run, _)| Some(*run) == event.run_id);
             if let Some((_, Some(writer))) = writer
-                && event.run_seq > writer.last_run_seq()
+                && event.run_seq > Some(writer.last_run_seq())
             {
                 masking::show_event(&mut event);
                 writer.append([&event])?;

@@ -135,6 +135,8 @@ async fn submit(local: &Local, materials: Materials) -> RunHandle {
         service_accounts: Default::default(),
         flags: FeatureFlags::default(),
         parallel: None,
+        rerun: None,
+        can_be_released: false,
     };
     local.submit(submission, materials).await.unwrap()
 }

@@ -61,6 +61,8 @@ fn round(yaml: &str) -> f64 {
         service_accounts: Default::default(),
         flags,
         parallel: None,
+        rerun: None,
+        can_be_released: false,
     };
     engine.apply(Command::Submit { time: Time(0), submission: Box::new(submission) });
     assert_eq!(engine.pending_work().len(), 100, "{:?}", engine.outcome(run_id));

@@ -8,6 +8,7 @@ use tenon_tekton::flags::FeatureFlags;
 use tenon_tekton::k8s::ServiceAccount;
 use tenon_tekton::v1::{Pipeline, PipelineRun, StepAction, Task, TaskRun};
 
+use crate::rerun::Rerun;
 use crate::{AttemptId, Report, RunId, Time};
 
 /// One command; it is applied at [`Command::time`].
@@ -49,6 +50,24 @@ pub enum Command {
         /// Why, for people.
         message: String,
     },
+    /// Let a pending run begin. One that is not pending stays as it is.
+    Release {
+        /// When.
+        time: Time,
+        /// Which run.
+        run: RunId,
+    },
+    /// No agent can take an attempt now: `task-queued` says why, once for each reason.
+    Defer {
+        /// When.
+        time: Time,
+        /// Which attempt; its placement number must be the one that `pending_work` named.
+        attempt: AttemptId,
+        /// Why, for programs.
+        reason: String,
+        /// Why, for people.
+        message: String,
+    },
     /// Time has passed: timeouts that are due take effect.
     Tick {
         /// Now.
@@ -74,6 +93,8 @@ impl Command {
             | Command::Place { time, .. }
             | Command::Report { time, .. }
             | Command::Cancel { time, .. }
+            | Command::Release { time, .. }
+            | Command::Defer { time, .. }
             | Command::Tick { time }
             | Command::Abandon { time, .. } => *time,
         }
@@ -112,6 +133,13 @@ pub struct Submission {
     pub flags: FeatureFlags,
     /// At most so many attempts of this run at a time; `None` is no limit of its own.
     pub parallel: Option<u32>,
+    /// What is kept of an earlier run, if this one runs it again.
+    #[serde(default)]
+    pub rerun: Option<Rerun>,
+    /// Whether somebody can send [`Command::Release`]: a run that says of itself that it is pending
+    /// then waits for it, and is refused otherwise.
+    #[serde(default)]
+    pub can_be_released: bool,
 }
 
 /// A run object. Stored with its kind as the tag: all fields of both are optional, so that their

@@ -2,23 +2,39 @@
 //!
 //! Deterministic (invariant 2): the same commands in the same order give the same state and the same
 //! events. It never waits, never sends, and never reads a clock.
+//!
+//! What one command costs depends on the run it is for, never on how many runs there are.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tenon_tekton::Object;
 use tenon_tekton::pod::Pod;
 
+use crate::due::Due;
+use crate::explain::Explanation;
 use crate::log::Log;
 use crate::run::Run;
+use crate::state::{self, Undecodable};
 use crate::work::Work;
-use crate::{AttemptId, Command, Event, RunId, RunOutcome, Time};
+use crate::{AttemptId, Command, Event, Kind, RunId, RunOutcome, Time};
 
 /// All runs and their state.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     runs: BTreeMap<RunId, Run>,
     next_seq: u64,
+    /// Of every run that waits for time to pass.
+    due: Due<RunId>,
+    changed: BTreeSet<RunId>,
+}
+
+/// Equal state; what was asked of [`Engine::take_changed`] is no part of it.
+impl PartialEq for Engine {
+    fn eq(&self, other: &Engine) -> bool {
+        let Engine { runs, next_seq, due, changed: _ } = self;
+        (runs, next_seq, due) == (&other.runs, &other.next_seq, &other.due)
+    }
 }
 
 impl Default for Engine {
@@ -36,49 +52,83 @@ impl Engine {
     /// An engine without runs whose first event has this `seq`: for a coordinator that goes on after
     /// older events.
     pub fn starting_at(next_seq: u64) -> Self {
-        Engine { runs: BTreeMap::new(), next_seq }
+        Engine { runs: BTreeMap::new(), next_seq, due: Due::new(), changed: BTreeSet::new() }
     }
 
     /// Applies one command and says what happened. A command that makes no sense any more (a report
     /// of a superseded placement, a run that is unknown or over) changes nothing and yields nothing.
+    ///
+    /// Times that go back are no matter: inside a run the clock stands still until they have caught
+    /// up.
     pub fn apply(&mut self, command: Command) -> Vec<Event> {
-        let now = command.time();
+        let now = command.time().believable();
         let mut log = Log::starting_at(self.next_seq);
         match command {
             Command::Submit { submission, .. } => {
-                if let Entry::Vacant(entry) = self.runs.entry(submission.run_id) {
+                let id = submission.run_id;
+                if let Entry::Vacant(entry) = self.runs.entry(id) {
                     entry.insert(Run::submit(now, &mut log, *submission));
+                    self.touched(id);
                 }
             }
             Command::Place { attempt, agent, .. } => {
-                if let Some(run) = self.runs.get_mut(&attempt.run) {
+                self.change(attempt.run, now, |run, now| {
                     run.place(now, &mut log, &attempt, &agent);
-                }
+                });
             }
             Command::Report { attempt, report, .. } => {
-                if let Some(run) = self.runs.get_mut(&attempt.run) {
+                self.change(attempt.run, now, |run, now| {
                     run.report(now, &mut log, &attempt, report);
-                }
+                });
             }
             Command::Cancel { run, mode, message, .. } => {
-                if let Some(run) = self.runs.get_mut(&run) {
-                    run.cancel(now, &mut log, mode, &message);
-                }
+                self.change(run, now, |run, now| run.cancel(now, &mut log, mode, &message));
+            }
+            Command::Release { run, .. } => {
+                self.change(run, now, |run, now| run.release(now, &mut log));
+            }
+            Command::Defer { attempt, reason, message, .. } => {
+                self.change(attempt.run, now, |run, now| {
+                    run.defer(now, &mut log, &attempt, reason, message);
+                });
             }
             Command::Tick { .. } => {
-                for run in self.runs.values_mut() {
-                    run.tick(now, &mut log);
+                for run in self.due.until(now) {
+                    self.change(run, now, |run, now| run.tick(now, &mut log));
                 }
             }
             Command::Abandon { run, message, .. } => {
-                if let Some(run) = self.runs.get_mut(&run) {
-                    run.abandon(now, &mut log, &message);
-                }
+                self.change(run, now, |run, now| run.abandon(now, &mut log, &message));
             }
         }
         let (next_seq, events) = log.finish();
         self.next_seq = next_seq;
         events
+    }
+
+    fn change(&mut self, id: RunId, now: Time, change: impl FnOnce(&mut Run, Time)) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            let now = run.clock(now);
+            change(run, now);
+            self.touched(id);
+        }
+    }
+
+    /// Keeps the books after a run may have changed.
+    fn touched(&mut self, id: RunId) {
+        let deadline = self.runs.get(&id).and_then(Run::next_deadline);
+        self.due.set(id, deadline);
+        self.changed.insert(id);
+    }
+
+    /// Numbers an event that belongs to no run: of the fleet. `fill` says what there is to say beside
+    /// kind, time and `seq`. The same notes between the same commands get the same numbers.
+    pub fn note(&mut self, kind: Kind, time: Time, fill: impl FnOnce(&mut Event)) -> Event {
+        let mut event = Event::new(kind, time.believable());
+        fill(&mut event);
+        event.seq = self.next_seq;
+        self.next_seq += 1;
+        event
     }
 
     /// Everything that remains to be done, derived from the state alone: ask again after any command.
@@ -91,9 +141,30 @@ impl Engine {
         work
     }
 
+    /// The part of [`Engine::pending_work`] that is about this run; nothing for an unknown one.
+    pub fn pending_work_of(&self, run: RunId) -> Vec<Work> {
+        let mut work = Vec::new();
+        if let Some(run) = self.runs.get(&run) {
+            run.pending_work(&mut work);
+        }
+        work
+    }
+
+    /// The runs that commands were applied to since this was asked last, also those that are removed
+    /// by now. Nothing else changes what is pending, so whoever knows the pending work of all runs
+    /// need only ask again for these. Runs that were imported are not among them.
+    pub fn take_changed(&mut self) -> BTreeSet<RunId> {
+        std::mem::take(&mut self.changed)
+    }
+
     /// When the next `Command::Tick` is due, if anything waits for time to pass.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.runs.values().filter_map(Run::next_deadline).min()
+        self.due.first()
+    }
+
+    /// When time changes something in this run.
+    pub fn deadline_of(&self, run: RunId) -> Option<Time> {
+        self.due.of(&run)
     }
 
     /// What the agent runs for this attempt; there while the attempt is the current one.
@@ -110,6 +181,22 @@ impl Engine {
         self.runs.values().flat_map(Run::placed)
     }
 
+    /// The part of [`Engine::placed`] that is about this run.
+    pub fn placed_of(&self, run: RunId) -> impl Iterator<Item = (AttemptId, &str)> + '_ {
+        self.runs.get(&run).into_iter().flat_map(Run::placed)
+    }
+
+    /// Which agent has each PersistentVolumeClaim of this run (`namespace/name`): the last that an
+    /// attempt which uses it was placed on.
+    pub fn claim_homes(&self, run: RunId) -> impl Iterator<Item = (&str, &str)> + '_ {
+        self.runs.get(&run).into_iter().flat_map(Run::claim_homes)
+    }
+
+    /// The run in whose directory agents keep the claims of this one.
+    pub fn claims_run(&self, run: RunId) -> Option<RunId> {
+        self.runs.get(&run).map(Run::claims_run)
+    }
+
     /// The run object, then its TaskRuns and CustomRuns in the order of their creation, with
     /// Tekton's status as of now. Empty for an unknown run.
     pub fn objects(&self, run: RunId) -> Vec<Object> {
@@ -121,9 +208,19 @@ impl Engine {
         self.runs.get(&run)?.outcome.clone()
     }
 
+    /// What the run does and what it waits for; `None` for an unknown one.
+    pub fn explain(&self, run: RunId) -> Option<Explanation> {
+        self.runs.get(&run).map(Run::explain)
+    }
+
     /// The runs there are, oldest first.
     pub fn runs(&self) -> impl Iterator<Item = RunId> + '_ {
         self.runs.keys().copied()
+    }
+
+    /// Whether there is this run.
+    pub fn contains(&self, run: RunId) -> bool {
+        self.runs.contains_key(&run)
     }
 
     /// The `seq` that the next event will have.
@@ -131,12 +228,30 @@ impl Engine {
         self.next_seq
     }
 
+    /// The exact state of one run; `None` for an unknown one.
+    pub fn export(&self, run: RunId) -> Option<Vec<u8>> {
+        state::encode(self.runs.get(&run)?)
+    }
+
+    /// Takes a run over from another engine, in place of one with this id; says which it was. `seq`
+    /// is no part of it: see [`Engine::starting_at`].
+    pub fn import(&mut self, bytes: &[u8]) -> Result<RunId, Undecodable> {
+        let run = state::decode(bytes)?;
+        let id = run.id();
+        self.due.set(id, run.next_deadline());
+        self.runs.insert(id, run);
+        Ok(id)
+    }
+
     /// Forgets a run that is over; one that goes on stays. Says whether the run is gone.
     pub fn remove(&mut self, run: RunId) -> bool {
         if self.runs.get(&run).is_some_and(|run| !run.is_over()) {
             return false;
         }
-        self.runs.remove(&run);
+        if self.runs.remove(&run).is_some() {
+            self.changed.insert(run);
+        }
+        self.due.set(run, None);
         true
     }
 }

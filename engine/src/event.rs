@@ -34,6 +34,11 @@ pub enum Kind {
     ResolverEnd,
     Error,
     Debug,
+    RunQueued,
+    TaskQueued,
+    AgentUp,
+    AgentDown,
+    LeaderChange,
 }
 
 /// How something ended.
@@ -72,9 +77,13 @@ pub struct Event {
     pub kind: Kind,
     pub time: Time,
     pub seq: u64,
-    pub run_seq: u64,
-    pub run_id: RunId,
-    pub namespace: String,
+    /// `None`, like the two after it, for what belongs to no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_seq: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<RunId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +119,12 @@ pub struct Event {
     pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// Of `leader-change`: the coordinator that leads now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Of `leader-change`: the term that it leads in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +133,42 @@ pub struct Event {
     /// those of the first line.
     #[serde(skip)]
     pub output: Option<Output>,
+}
+
+impl Event {
+    /// An event of which only this much is known.
+    pub fn new(kind: Kind, time: Time) -> Event {
+        Event {
+            kind,
+            time,
+            seq: 0,
+            run_seq: None,
+            run_id: None,
+            namespace: None,
+            pipeline: None,
+            pipeline_run: None,
+            task: None,
+            task_run: None,
+            attempt: None,
+            placement: None,
+            matrix: None,
+            step: None,
+            status: None,
+            reason: None,
+            message: None,
+            exit_code: None,
+            duration_ms: None,
+            results: None,
+            display_name: None,
+            description: None,
+            agent: None,
+            node: None,
+            term: None,
+            trace_id: None,
+            span_id: None,
+            output: None,
+        }
+    }
 }
 
 /// Lines of one container, packed by `tenon_journal::output`.

@@ -56,6 +56,13 @@ impl RunId {
         hash(&["run", &self.to_string()], 8)
     }
 
+    /// A name for an object with `generateName`: the same for the same run.
+    pub fn generated_name(self, generate_name: &str) -> String {
+        let hex = hash(&["name", &self.to_string(), generate_name], 8);
+        let bits = u64::from_str_radix(&hex, 16).unwrap_or_default();
+        tenon_tekton::names::generated_name(generate_name, bits)
+    }
+
     /// A Kubernetes uid for an object of this run, in UUID form.
     pub fn object_uid(self, kind: &str, name: &str) -> String {
         let hex = hash(&["uid", &self.to_string(), kind, name], 16);

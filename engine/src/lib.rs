@@ -4,15 +4,19 @@
 //! applies the same commands has the same state and the same events (invariant 2).
 
 pub mod command;
+mod due;
 pub mod engine;
 pub mod event;
+pub mod explain;
 pub mod ids;
 mod log;
 pub mod outcome;
 mod pipeline;
 pub mod plan;
 pub mod report;
+pub mod rerun;
 mod run;
+mod state;
 mod taskrun;
 #[cfg(test)]
 mod tests;
@@ -22,8 +26,11 @@ pub mod work;
 pub use command::{Command, Submission};
 pub use engine::Engine;
 pub use event::{Event, Kind};
+pub use explain::Explanation;
 pub use ids::{AttemptId, RunId};
 pub use outcome::RunOutcome;
 pub use report::Report;
+pub use rerun::Rerun;
+pub use state::Undecodable;
 pub use time::Time;
 pub use work::{Requirements, StopReason, Work};

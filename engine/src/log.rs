@@ -1,6 +1,8 @@
 //! Numbering of events: `seq` over all runs, `runSeq` within one. Every event passes through here,
 //! so both are strictly increasing and `runSeq` has no gap (invariant 3).
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Event, Kind};
 use crate::{RunId, Time};
 
@@ -20,7 +22,7 @@ impl Log {
     pub(crate) fn push(&mut self, header: &mut Header, mut event: Event) {
         let numbers = event.output.as_ref().map_or(1, |output| u64::from(output.lines.max(1)));
         event.seq = self.next_seq;
-        event.run_seq = header.next_run_seq;
+        event.run_seq = Some(header.next_run_seq);
         self.next_seq += numbers;
         header.next_run_seq += numbers;
         self.events.push(event);
@@ -33,7 +35,7 @@ impl Log {
 }
 
 /// What all events of a run have in common.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
     pub(crate) run: RunId,
     pub(crate) namespace: String,
@@ -44,10 +46,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    pub(crate) fn new(run: RunId, namespace: &str) -> Self {
+    pub(crate) fn new(run: RunId) -> Self {
         Header {
             run,
-            namespace: namespace.to_owned(),
+            namespace: String::new(),
             pipeline: None,
             pipeline_run: None,
             trace_id: run.trace_id(),
@@ -58,32 +60,12 @@ impl Header {
     /// An event of this run, not yet numbered.
     pub(crate) fn event(&self, kind: Kind, time: Time) -> Event {
         Event {
-            kind,
-            time,
-            seq: 0,
-            run_seq: 0,
-            run_id: self.run,
-            namespace: self.namespace.clone(),
+            run_id: Some(self.run),
+            namespace: Some(self.namespace.clone()),
             pipeline: self.pipeline.clone(),
             pipeline_run: self.pipeline_run.clone(),
-            task: None,
-            task_run: None,
-            attempt: None,
-            placement: None,
-            matrix: None,
-            step: None,
-            status: None,
-            reason: None,
-            message: None,
-            exit_code: None,
-            duration_ms: None,
-            results: None,
-            display_name: None,
-            description: None,
-            agent: None,
             trace_id: Some(self.trace_id.clone()),
-            span_id: None,
-            output: None,
+            ..Event::new(kind, time)
         }
     }
 }

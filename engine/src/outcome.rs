@@ -1,9 +1,11 @@
 //! How a run ended, in few words: what exit codes and summaries are made of.
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::Status;
 
 /// The end of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunOutcome {
     /// As in the `run-end` event.
     pub status: Status,

@@ -112,9 +112,10 @@ fn choose(agents: &[Agent], requirements: &Requirements) -> Result<usize, String
             .node_selector
             .iter()
             .find(|(key, value)| agent.labels.get(*key) != Some(*value));
+        let elsewhere = requirements.home.as_ref().is_some_and(|home| *home != agent.name);
         let refusal = if let Some((key, value)) = lacking {
             Some(format!("lack label {key}={value}"))
-        } else if homes.iter().any(|home| *home != index) {
+        } else if elsewhere || homes.iter().any(|home| *home != index) {
             Some("do not have the run's volume".to_owned())
         } else if agent.used >= agent.slots {
             Some("have no free slot".to_owned())
@@ -198,6 +199,15 @@ mod tests {
             planned.explanations[0].message,
             "3 agent(s): 2 do not have the run's volume, 1 have no free slot"
         );
+        let at_home = |home: &str| {
+            let home = Some(home.to_owned());
+            waiting("h", Requirements { home, ..Requirements::default() })
+        };
+        let agents = vec![agent("a", 1, 0), agent("b", 4, 3)];
+        let snapshot = Snapshot { agents, waiting: vec![at_home("b"), at_home("gone")] };
+        let planned = plan(&snapshot);
+        assert_eq!(agents_of(&planned), ["b"]);
+        assert_eq!(planned.explanations[0].message, "2 agent(s): 2 do not have the run's volume");
         let without_gpu =
             Snapshot { agents: vec![agent("a", 1, 0)], waiting: vec![waiting("g", needs_gpu)] };
         assert_eq!(plan(&without_gpu).explanations[0].message, "1 agent(s): 1 lack label gpu=true");

@@ -76,6 +76,27 @@ pub enum Report {
 }
 
 impl Report {
+    /// Times that no clock can have shown become `now`: they come from a machine that is not ours.
+    pub(crate) fn believe(&mut self, now: Time) {
+        let believe = |time: &mut Time| {
+            if time.believable() != *time {
+                *time = now;
+            }
+        };
+        match self {
+            Report::Started { time }
+            | Report::StepStarted { time, .. }
+            | Report::Output { time, .. }
+            | Report::SidecarStarted { time, .. }
+            | Report::SidecarEnded { time, .. }
+            | Report::Ended { time, .. } => believe(time),
+            Report::StepEnded { time, end } => {
+                believe(time);
+                end.started_at.iter_mut().for_each(believe);
+            }
+        }
+    }
+
     /// When it happened.
     pub fn time(&self) -> Time {
         match self {

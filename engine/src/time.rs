@@ -9,6 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Time(pub i64);
 
 impl Time {
+    /// The latest time that is believed, about the year 9575: any timeout can be added to it.
+    pub const LATEST: Time = Time(240_000_000_000_000);
+
+    /// This time, or the nearest one between the epoch and [`Time::LATEST`].
+    pub fn believable(self) -> Time {
+        self.clamp(Time(0), Time::LATEST)
+    }
+
     /// RFC 3339 with whole seconds, as Kubernetes prints times in a status.
     pub fn to_seconds_string(self) -> String {
         self.timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

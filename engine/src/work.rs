@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{AttemptId, RunId};
 
 /// One thing that is to be done.
@@ -45,7 +47,7 @@ pub enum Work {
 }
 
 /// Why an attempt is stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StopReason {
     /// The run or the task was cancelled.
     Cancelled,
@@ -67,7 +69,7 @@ impl StopReason {
 }
 
 /// What an attempt needs of the agent that runs it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirements {
     /// Namespace of the run.
     pub namespace: String,
@@ -77,4 +79,8 @@ pub struct Requirements {
     pub images: BTreeSet<String>,
     /// PersistentVolumeClaims: all attempts that use one go to the agent where it lives.
     pub claims: BTreeSet<String>,
+    /// The agent where one of the claims lives already: an earlier attempt of the run, or of the run
+    /// that this one runs again, was placed there. No other agent will do.
+    #[serde(default)]
+    pub home: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! An [`Error`] of the control API as a gRPC status, and back.
 //!
 //! The status carries the whole error in its details, in the form that gRPC tools can show
-//! (`google.rpc.Status`), and its code once more as metadata.
+//! (`google.rpc.Status`), and its code, hint and leader once more as metadata.
 
 use prost::Message;
 use tonic::metadata::MetadataValue;
@@ -11,6 +11,10 @@ use crate::control::v1::Error;
 
 /// The metadata key that carries [`Error::code`].
 pub const CODE_KEY: &str = "tenon-code";
+/// The metadata key that carries [`Error::hint`], where there is one.
+pub const HINT_KEY: &str = "tenon-hint";
+/// The metadata key that carries [`Error::leader_url`], where it is known.
+pub const LEADER_KEY: &str = "tenon-leader";
 
 const TYPE_URL: &str = "type.googleapis.com/tenon.control.v1.Error";
 
@@ -64,8 +68,13 @@ pub fn to_status(error: &Error) -> Status {
     };
     let mut status =
         Status::with_details(code, error.message.clone(), details.encode_to_vec().into());
-    if let Ok(value) = MetadataValue::try_from(&error.code) {
-        status.metadata_mut().insert(CODE_KEY, value);
+    let keys = [(CODE_KEY, &error.code), (HINT_KEY, &error.hint), (LEADER_KEY, &error.leader_url)];
+    for (key, value) in keys {
+        if !value.is_empty()
+            && let Ok(value) = MetadataValue::try_from(value)
+        {
+            status.metadata_mut().insert(key, value);
+        }
     }
     status
 }

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use crate::resultref;
 use crate::v1::PipelineTask;
 
@@ -62,7 +64,7 @@ pub fn dependencies(task: &PipelineTask) -> BTreeSet<String> {
 }
 
 /// Tasks by index, in the order they were given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Graph {
     names: Vec<String>,
     previous: Vec<Vec<usize>>,

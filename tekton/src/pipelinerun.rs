@@ -15,10 +15,12 @@ pub use task::{
     display_name, propagate_results,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::v1::{PipelineTask, TaskSpec};
 
 /// What a PipelineTask runs, once its reference is resolved.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResolvedTask {
     /// The referenced Task's name; `None` for an embedded taskSpec.
     pub name: Option<String>,

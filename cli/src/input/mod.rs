@@ -5,9 +5,8 @@
 pub mod flags;
 mod read;
 
-use tenon_tekton::flags::FeatureFlags;
-use tenon_tekton::load::{self, Bundle, Diagnostic, Severity};
-use tenon_tekton::validate;
+use tenon_coordinator::intake::{Input, check};
+use tenon_tekton::load::{Bundle, Diagnostic};
 
 use crate::args::FileArgs;
 use crate::exit::{Exit, Failure};
@@ -15,33 +14,10 @@ use crate::terminal;
 
 pub use read::read;
 
-/// Files that were read, decoded and checked.
-#[derive(Debug, Default)]
-pub struct Input {
-    /// The documents that could be decoded.
-    pub bundle: Bundle,
-    /// What is wrong, or worth saying.
-    pub diagnostics: Vec<Diagnostic>,
-}
-
-impl Input {
-    /// Whether anything is refused.
-    pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|found| found.severity == Severity::Error)
-    }
-}
-
 /// Reads, decodes and checks what the user named.
 pub fn load(files: &FileArgs) -> Result<Input, Failure> {
-    check(&read(&files.file)?, &flags::parse(&files.feature_flag)?)
-}
-
-/// Decodes and checks texts.
-pub fn check(sources: &[load::Source], flags: &FeatureFlags) -> Result<Input, Failure> {
-    let loaded = load::load(sources, flags);
-    let mut diagnostics = loaded.diagnostics;
-    diagnostics.extend(validate::check(&loaded.bundle.documents, flags));
-    Ok(Input { bundle: loaded.bundle, diagnostics })
+    let sources = read(&files.file)?;
+    Ok(check(&sources, &flags::parse(&files.feature_flag)?))
 }
 
 /// Like [`load`], but what is wrong is the failure: for commands that need valid input.
@@ -53,13 +29,19 @@ pub fn load_valid(files: &FileArgs) -> Result<Bundle, Failure> {
 
 /// The failure that says everything that is wrong with `input`; warnings become remarks.
 pub fn refuse(input: &Input) -> Result<(), Failure> {
-    let color = terminal::stderr_style().has_color();
-    if !input.has_errors() {
-        for warning in &input.diagnostics {
-            terminal::remark(&warning.render(color));
-        }
-        return Ok(());
+    if input.has_errors() {
+        return Err(refused(&input.diagnostics));
     }
-    let texts: Vec<String> = input.diagnostics.iter().map(|found| found.render(color)).collect();
-    Err(Failure::located(Exit::Validation, texts.join("\n")))
+    let color = terminal::stderr_style().has_color();
+    for warning in &input.diagnostics {
+        terminal::remark(&warning.render(color));
+    }
+    Ok(())
+}
+
+/// The failure that says all of this.
+pub fn refused(diagnostics: &[Diagnostic]) -> Failure {
+    let color = terminal::stderr_style().has_color();
+    let texts: Vec<String> = diagnostics.iter().map(|found| found.render(color)).collect();
+    Failure::located(Exit::Validation, texts.join("\n"))
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use tenon_agent::{Agent, AgentOptions};
+use tenon_coordinator::intake::Prepared;
 use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, objects_to_yaml};
 use tenon_engine::RunId;
 use tenon_engine::command::{CancelMode, RunObject};
@@ -13,13 +14,12 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::prepare::Prepared;
 use super::show::{Remarks, show};
 use super::signals::{Signals, Wish};
 use super::{Settings, backend, exit_of, store};
 use crate::args::Output;
 use crate::exit::{Exit, Failure};
-use crate::terminal;
+use crate::{random, terminal};
 
 /// Messages that may wait in either direction of the session.
 const SESSION: usize = 64;
@@ -47,7 +47,12 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
             "run {run} was interrupted; it is recorded as failed and cleaned up"
         ));
     }
-    let agent = AgentOptions { name: host_name(), slots: slots(settings) };
+    let agent = AgentOptions {
+        name: host_name(),
+        slots: slots(settings),
+        incarnation: random::new_id().to_string(),
+        ..AgentOptions::default()
+    };
     let mut agents = JoinSet::new();
     // What dead processes left behind hinders no new run: it is removed beside it.
     let reaper = Arc::clone(&backend);

@@ -1,25 +1,20 @@
 //! `tenon run`: reads the files, chooses what runs, starts the parts, shows what happens.
 
 mod backend;
-mod choose;
 mod debug;
 mod execute;
-mod params;
 mod prepare;
 mod show;
 mod signals;
-mod workspaces;
 
-use tenon_engine::RunId;
 use tenon_engine::event::Status;
 use tenon_engine::outcome::RunOutcome;
 use tenon_reporter::history::Store;
 use tenon_tekton::flags::FeatureFlags;
-use tenon_tekton::load::Bundle;
 
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure};
-use crate::{input, terminal};
+use crate::input;
 
 /// Everything that a run needs to know besides what runs.
 pub struct Settings {
@@ -35,11 +30,8 @@ pub struct Settings {
 pub fn run(args: RunArgs, state_dir: std::path::PathBuf) -> Result<Exit, Failure> {
     let flags = input::flags::parse(&args.files.feature_flag)?;
     let sources = input::read(&args.files.file)?;
-    let mut input = input::check(&sources, &flags)?;
-    input::refuse(&input)?;
     let settings = Settings { args, state_dir, flags };
-    let chosen = choose::choose(&settings, &sources, &mut input.bundle)?;
-    let prepared = prepare::prepare(&settings, &input.bundle, &chosen)?;
+    let prepared = prepare::prepare(&settings, sources)?;
     execute::execute(&settings, prepared)
 }
 
@@ -58,35 +50,9 @@ pub fn exit_of(outcome: &RunOutcome) -> Exit {
     }
 }
 
-/// A new run id: the time, and random bits from the kernel.
-fn new_run_id() -> RunId {
-    let millis = u64::try_from(terminal::now().0).unwrap_or_default();
-    RunId(ulid::Ulid::from_parts(millis, u128::from(random()) << 64 | u128::from(random())))
-}
-
-/// Random bits for ids and names.
-fn random() -> u64 {
-    let mut bytes = [0u8; 8];
-    // SAFETY: the buffer is as long as is said; the kernel fills it.
-    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    match filled {
-        8 => u64::from_ne_bytes(bytes),
-        // Only a kernel older than any that runs containers has no such call.
-        _ => {
-            u64::try_from(terminal::now().0).unwrap_or_default()
-                ^ u64::from(std::process::id()) << 32
-        }
-    }
-}
-
 /// The store of runs, by `--state-dir`.
 pub fn store(state_dir: &std::path::Path) -> Store {
     Store::new(state_dir)
-}
-
-/// Names of all documents of a kind.
-fn names(bundle: &Bundle, kind: &str) -> Vec<String> {
-    bundle.of_kind(kind).map(|document| document.name().to_owned()).collect()
 }
 
 #[cfg(test)]

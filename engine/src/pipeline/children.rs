@@ -194,12 +194,12 @@ fn task_context(pipeline: &PipelineState, index: usize) -> TaskContext {
     }
     for state in &pipeline.tasks {
         let matrixed = matrix::is_matrixed(state.task.matrix.as_ref());
-        if !matrixed || state.children.is_empty() {
+        if !matrixed || state.width() == 0 {
             continue;
         }
         let name = state.task.name.clone();
         let lengths = &mut context.matrix_lengths;
-        lengths.insert(name.clone(), state.children.len());
+        lengths.insert(name.clone(), state.width());
         for result in state.finish.iter().flat_map(|finish| &finish.results) {
             if let tenon_tekton::v1::ParamValue::Array(items) = &result.value {
                 let key = (name.clone(), result.name.clone());

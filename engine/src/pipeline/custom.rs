@@ -1,6 +1,7 @@
 //! CustomRuns: objects for a controller that is not here. They stay as they are until they are
 //! cancelled or their time is up; then this engine says so in the controller's place.
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::duration::GoDuration;
 use tenon_tekton::k8s::Condition;
 use tenon_tekton::matrix::Combination;
@@ -17,7 +18,7 @@ use crate::taskrun::condition;
 use crate::work::StopReason;
 
 /// A CustomRun and how it ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CustomRunState {
     pub(crate) object: CustomRun,
     pub(crate) pipeline_task: usize,

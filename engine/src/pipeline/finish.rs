@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::matrix;
 use tenon_tekton::results::{matrix_values, pipeline_results};
 use tenon_tekton::v1::{ParamValue, TaskRunResult};
 
 use super::custom::CustomRunState;
-use super::skip;
+use super::skip::Skip;
 use super::state::{Child, PipelineState, PipelineTaskState, TaskFinish};
 use crate::Time;
 use crate::command::CancelMode;
@@ -18,8 +19,26 @@ use crate::run::Run;
 use crate::taskrun::{TaskRunState, VerdictKind};
 use crate::work::StopReason;
 
+/// A condition's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Truth {
+    True,
+    False,
+    Unknown,
+}
+
+impl Truth {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Truth::True => "True",
+            Truth::False => "False",
+            Truth::Unknown => "Unknown",
+        }
+    }
+}
+
 /// A condition that is not yet dated: status, reason, message.
-pub(super) type Verdict = (&'static str, String, String);
+pub(crate) type Verdict = (Truth, String, String);
 
 /// Sums up the children of a task, all of which are over.
 pub(super) fn sum_up(
@@ -46,6 +65,11 @@ pub(super) fn sum_up(
             }
         })
         .collect();
+    if let Some(kept) = &state.kept {
+        let reason = kept.reason.clone();
+        let results = gather(state, task_runs);
+        return TaskFinish { succeeded: true, reason, results, ..TaskFinish::default() };
+    }
     let failed = |end: &&(VerdictKind, &str)| end.0 != VerdictKind::Succeeded;
     let first_failed = ends.iter().find(failed);
     let any = |kind: VerdictKind| ends.iter().any(|end| end.0 == kind);
@@ -62,17 +86,7 @@ pub(super) fn sum_up(
 
 /// The results of a task; those of a fan-out become arrays.
 fn gather(state: &PipelineTaskState, task_runs: &[TaskRunState]) -> Vec<TaskRunResult> {
-    let runs: Vec<(&str, &[TaskRunResult])> = state
-        .children
-        .iter()
-        .filter_map(|child| match child {
-            Child::TaskRun(index) => {
-                let task_run = &task_runs[*index];
-                Some((task_run.name(), task_run.attempt.results.as_slice()))
-            }
-            Child::CustomRun(_) => None,
-        })
-        .collect();
+    let runs = state.runs(task_runs);
     if !matrix::is_matrixed(state.task.matrix.as_ref()) {
         return runs.first().map(|run| run.1.to_vec()).unwrap_or_default();
     }
@@ -114,7 +128,7 @@ impl PipelineState {
                 (None, Some(_), _) => counts.invalid += 1,
                 (None, None, Some(why)) => {
                     counts.skipped += 1;
-                    let by_timeout = why == skip::TASKS_TIMEOUT || why == skip::FINALLY_TIMEOUT;
+                    let by_timeout = matches!(why, Skip::TasksTimeout | Skip::FinallyTimeout);
                     counts.skipped_by_timeout += usize::from(by_timeout);
                 }
                 (None, None, None) => counts.incomplete += 1,
@@ -124,7 +138,7 @@ impl PipelineState {
     }
 
     /// The condition as of now.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         if let Some(end) = &self.end {
             return end.clone();
         }
@@ -135,7 +149,7 @@ impl PipelineState {
             let message = format!(
                 "PipelineRun \"{name}\" failed due to tasks failed to finish within \"{timeout}\""
             );
-            return ("False", "PipelineRunTimeout".to_owned(), message);
+            return (Truth::False, "PipelineRunTimeout".to_owned(), message);
         }
         let counts = self.counts();
         if counts.incomplete == 0 {
@@ -161,17 +175,17 @@ impl PipelineState {
         }
         let gracefully = self.cancel.is_some();
         let (status, reason) = match counts {
-            Counts { invalid: 1.., .. } => ("False", "PipelineValidationFailed"),
+            Counts { invalid: 1.., .. } => (Truth::False, "PipelineValidationFailed"),
             Counts { failed: 1.., .. } | Counts { skipped_by_timeout: 1.., .. } => {
-                ("False", "Failed")
+                (Truth::False, "Failed")
             }
             _ if gracefully => {
                 message = format!("PipelineRun \"{}\" was cancelled", self.name());
-                ("False", "Cancelled")
+                (Truth::False, "Cancelled")
             }
-            Counts { cancelled: 1.., .. } => ("False", "Cancelled"),
-            Counts { skipped: 1.., .. } => ("True", "Completed"),
-            _ => ("True", "Succeeded"),
+            Counts { cancelled: 1.., .. } => (Truth::False, "Cancelled"),
+            Counts { skipped: 1.., .. } => (Truth::True, "Completed"),
+            _ => (Truth::True, "Succeeded"),
         };
         (status, reason.to_owned(), message)
     }
@@ -210,7 +224,7 @@ impl PipelineState {
             "Tasks Completed: {completed} (Failed: {}, Cancelled {}), Incomplete: {}, Skipped: {}",
             counts.failed, counts.cancelled, counts.incomplete, counts.skipped
         );
-        ("Unknown", reason.to_owned(), message)
+        (Truth::Unknown, reason.to_owned(), message)
     }
 
     /// For `finally`: each DAG task with `$(tasks.X.status)` and `$(tasks.X.reason)`, and
@@ -291,7 +305,7 @@ impl Run {
             .peekable();
         let only_infra = infra.peek().is_some() && infra.all(|infra| infra);
         let status = match (status, reason.as_str()) {
-            ("True", _) => Status::Succeeded,
+            (Truth::True, _) => Status::Succeeded,
             _ if timed_out => Status::Timeout,
             (_, "Cancelled") => Status::Cancelled,
             _ if only_infra => Status::InfraFailed,
@@ -311,7 +325,7 @@ impl Run {
         }
         if let Some(pipeline) = &mut self.pipeline {
             let reason = "infra/abandoned".to_owned();
-            pipeline.end = Some(("False", reason, message.to_owned()));
+            pipeline.end = Some((Truth::False, reason, message.to_owned()));
         }
         self.tell_skips(now, log, Some("infra/abandoned"));
     }
@@ -323,14 +337,14 @@ fn halted_verdict(pipeline: &PipelineState, default_minutes: u32) -> (Verdict, &
     if pipeline.timed_out {
         let timeout = pipeline.pipeline_timeout(default_minutes);
         let message = format!("PipelineRun \"{name}\" failed to finish within \"{timeout}\"");
-        let verdict = ("False", "PipelineRunTimeout".to_owned(), message);
+        let verdict = (Truth::False, "PipelineRunTimeout".to_owned(), message);
         return (verdict, "PipelineRun timeout has been reached");
     }
     if let Some((reason, message)) = &pipeline.fatal {
-        return (("False", reason.clone(), message.clone()), skip::STOPPING);
+        return ((Truth::False, reason.clone(), message.clone()), Skip::Stopping.as_str());
     }
     let message = format!("PipelineRun \"{name}\" was cancelled");
-    let verdict = ("False", "Cancelled".to_owned(), message);
+    let verdict = (Truth::False, "Cancelled".to_owned(), message);
     (verdict, "PipelineRun was cancelled")
 }
 
@@ -350,7 +364,7 @@ fn collect_results(pipeline: &mut PipelineState) {
     );
     if let Some(rejection) = found.rejection(pipeline.name()) {
         let reason = rejection.reason.to_owned();
-        pipeline.end = Some(("False", reason, rejection.message));
+        pipeline.end = Some((Truth::False, reason, rejection.message));
         return;
     }
     pipeline.results = found.results;

@@ -14,6 +14,7 @@ mod status;
 mod timeouts;
 
 pub(crate) use custom::CustomRunState;
+pub(crate) use finish::Truth;
 pub(crate) use state::{Child, PipelineState, PipelineTaskState};
 
 /// Tekton's messages for TaskRuns that their PipelineRun stops.

@@ -3,13 +3,14 @@
 
 use tenon_tekton::pipelinerun::apply_statuses;
 
-use super::skip::{self, Fate};
+use super::skip::{self, Fate, Skip};
 use super::state::Child;
 use super::{CANCELLED_BY_PIPELINE, CANCELLED_BY_TIMEOUT};
 use crate::Time;
 use crate::command::CancelMode;
 use crate::event::{Kind, Status};
 use crate::log::Log;
+use crate::rerun::KEPT;
 use crate::run::Run;
 use crate::work::StopReason;
 
@@ -100,7 +101,7 @@ impl Run {
                 .map(|(name, status, reason)| (name.as_str(), *status, reason.as_str()));
             apply_statuses(&mut pipeline.tasks[index].task, known, aggregate);
             let fate = skip::fate_of_final_task(pipeline, &self.task_runs, index);
-            if fate != Fate::Skip(skip::RESULTS) {
+            if fate != Fate::Skip(Skip::Results) {
                 pipeline.finally_start.get_or_insert(now);
             }
             match fate {
@@ -165,12 +166,7 @@ impl Run {
         }
         pipeline.cancel = Some(mode);
         pipeline.object.metadata.generation += 1;
-        pipeline.object.spec.status = match mode {
-            CancelMode::Cancelled => "Cancelled",
-            CancelMode::CancelledRunFinally => "CancelledRunFinally",
-            CancelMode::StoppedRunFinally => "StoppedRunFinally",
-        }
-        .to_owned();
+        pipeline.object.spec.status = mode.as_str().to_owned();
         match mode {
             CancelMode::Cancelled => self.stop_tasks(now, log, StopReason::Cancelled, true, true),
             CancelMode::CancelledRunFinally => {
@@ -188,17 +184,11 @@ impl Run {
             return;
         };
         for state in &mut pipeline.tasks {
-            if state.is_scheduled() || state.skip_told {
+            if state.skip_told || (state.is_scheduled() && state.kept.is_none()) {
                 continue;
             }
-            let (status, reason, message) = match (state.skip, &state.invalid, rest) {
-                (Some(reason), _, _) => (status_of(reason), reason.to_owned(), None),
-                (None, Some(message), _) => {
-                    let reason = "PipelineValidationFailed".to_owned();
-                    (Status::NotRun, reason, Some(message.clone()))
-                }
-                (None, None, Some(reason)) => (Status::NotRun, reason.to_owned(), None),
-                (None, None, None) => continue,
+            let Some((status, reason, message)) = why_skipped(state, rest) else {
+                continue;
             };
             state.skip_told = true;
             let mut event = header.event(Kind::TaskSkip, now);
@@ -220,10 +210,21 @@ fn hardness(mode: CancelMode) -> u8 {
     }
 }
 
-/// `skipped` for what the Pipeline itself says, `not-run` for what was cut off.
-fn status_of(reason: &str) -> Status {
-    match reason {
-        skip::WHEN | skip::PARENT | skip::RESULTS | skip::EMPTY_MATRIX => Status::Skipped,
-        _ => Status::NotRun,
+/// Status, reason and message of a task's `task-skip`; `None` while its fate is open.
+fn why_skipped(
+    state: &super::PipelineTaskState,
+    rest: Option<&'static str>,
+) -> Option<(Status, String, Option<String>)> {
+    if let Some(kept) = &state.kept {
+        let message = format!("succeeded in run {}", kept.ran_in);
+        return Some((Status::Skipped, KEPT.to_owned(), Some(message)));
     }
+    if let Some(skip) = state.skip {
+        return Some((skip.status(), skip.as_str().to_owned(), None));
+    }
+    if let Some(message) = &state.invalid {
+        let reason = "PipelineValidationFailed".to_owned();
+        return Some((Status::NotRun, reason, Some(message.clone())));
+    }
+    rest.map(|reason| (Status::NotRun, reason.to_owned(), None))
 }

@@ -1,25 +1,56 @@
 //! Why a task does not run: Tekton's reasons, in Tekton's order.
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::matrix;
 use tenon_tekton::pipelinerun::apply_results;
 use tenon_tekton::resultref;
 use tenon_tekton::results::{MissingResult, Producer, replacements, resolve};
-use tenon_tekton::v1::{PipelineTask, TaskRunResult};
+use tenon_tekton::v1::PipelineTask;
 use tenon_tekton::when;
 
-use super::state::{Child, PipelineState};
+use super::state::PipelineState;
 use crate::command::CancelMode;
+use crate::event::Status;
 use crate::taskrun::TaskRunState;
 
-pub(super) const WHEN: &str = "When Expressions evaluated to false";
-pub(super) const PARENT: &str = "Parent Tasks were skipped";
-pub(super) const STOPPING: &str = "PipelineRun was stopping";
-pub(super) const CANCELLED: &str = "PipelineRun was gracefully cancelled";
-pub(super) const STOPPED: &str = "PipelineRun was gracefully stopped";
-pub(super) const RESULTS: &str = "Results were missing";
-pub(super) const TASKS_TIMEOUT: &str = "PipelineRun Tasks timeout has been reached";
-pub(super) const FINALLY_TIMEOUT: &str = "PipelineRun Finally timeout has been reached";
-pub(super) const EMPTY_MATRIX: &str = "Matrix Parameters have an empty array";
+/// Why a task does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Skip {
+    When,
+    Parent,
+    Stopping,
+    Cancelled,
+    Stopped,
+    Results,
+    TasksTimeout,
+    FinallyTimeout,
+    EmptyMatrix,
+}
+
+impl Skip {
+    /// Tekton's words.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Skip::When => "When Expressions evaluated to false",
+            Skip::Parent => "Parent Tasks were skipped",
+            Skip::Stopping => "PipelineRun was stopping",
+            Skip::Cancelled => "PipelineRun was gracefully cancelled",
+            Skip::Stopped => "PipelineRun was gracefully stopped",
+            Skip::Results => "Results were missing",
+            Skip::TasksTimeout => "PipelineRun Tasks timeout has been reached",
+            Skip::FinallyTimeout => "PipelineRun Finally timeout has been reached",
+            Skip::EmptyMatrix => "Matrix Parameters have an empty array",
+        }
+    }
+
+    /// `skipped` for what the Pipeline itself says, `not-run` for what was cut off.
+    pub(crate) fn status(self) -> Status {
+        match self {
+            Skip::When | Skip::Parent | Skip::Results | Skip::EmptyMatrix => Status::Skipped,
+            _ => Status::NotRun,
+        }
+    }
+}
 
 /// What is to become of a task that has not started.
 #[derive(Debug, PartialEq)]
@@ -29,7 +60,7 @@ pub(super) enum Fate {
     /// It may start.
     Start,
     /// It does not run.
-    Skip(&'static str),
+    Skip(Skip),
     /// A result is missing that should be there: Tekton's message.
     Invalid(String),
     /// The run cannot go on: Tekton's reason and message.
@@ -60,27 +91,28 @@ pub(super) fn fate_of_dag_task(
     stopping: bool,
 ) -> Fate {
     if stopping {
-        return Fate::Skip(STOPPING);
+        return Fate::Skip(Skip::Stopping);
     }
     match pipeline.cancel {
-        Some(CancelMode::CancelledRunFinally) => return Fate::Skip(CANCELLED),
-        Some(CancelMode::StoppedRunFinally) => return Fate::Skip(STOPPED),
+        Some(CancelMode::CancelledRunFinally) => return Fate::Skip(Skip::Cancelled),
+        Some(CancelMode::StoppedRunFinally) => return Fate::Skip(Skip::Stopped),
         _ => {}
     }
     let parents = pipeline.graph.predecessors(index);
     let parents_done = parents.iter().all(|parent| pipeline.tasks[*parent].is_done());
-    let parent_skipped =
-        parents.iter().any(|parent| pipeline.tasks[*parent].skip.is_some_and(|why| why != WHEN));
+    let parent_skipped = parents
+        .iter()
+        .any(|parent| pipeline.tasks[*parent].skip.is_some_and(|why| why != Skip::When));
     let missing = if parents_done { take_results(pipeline, task_runs, index) } else { None };
     let state = &pipeline.tasks[index];
     if let Some(fatal) = out_of_bounds(pipeline, missing.as_ref()) {
         return fatal;
     }
     if parents_done && !may_run(&state.task) {
-        return Fate::Skip(WHEN);
+        return Fate::Skip(Skip::When);
     }
     if parent_skipped {
-        return Fate::Skip(PARENT);
+        return Fate::Skip(Skip::Parent);
     }
     if !parents_done {
         return Fate::Wait;
@@ -88,16 +120,16 @@ pub(super) fn fate_of_dag_task(
     if let Some(missing) = &missing {
         let producer = pipeline.index.get(&missing.reference().pipeline_task);
         let producer_by_when =
-            producer.is_some_and(|producer| pipeline.tasks[*producer].skip == Some(WHEN));
+            producer.is_some_and(|producer| pipeline.tasks[*producer].skip == Some(Skip::When));
         if state.wants_results && (state.is_failure_ignored() || producer_by_when) {
-            return Fate::Skip(RESULTS);
+            return Fate::Skip(Skip::Results);
         }
     }
     if pipeline.tasks_timed_out {
-        return Fate::Skip(TASKS_TIMEOUT);
+        return Fate::Skip(Skip::TasksTimeout);
     }
     if has_empty_matrix(&state.task) {
-        return Fate::Skip(EMPTY_MATRIX);
+        return Fate::Skip(Skip::EmptyMatrix);
     }
     match missing {
         Some(missing) => Fate::Invalid(missing_message(pipeline, &missing, &state.task.name)),
@@ -112,17 +144,17 @@ pub(super) fn fate_of_final_task(
     index: usize,
 ) -> Fate {
     if take_results(pipeline, task_runs, index).is_some() {
-        return Fate::Skip(RESULTS);
+        return Fate::Skip(Skip::Results);
     }
     let state = &pipeline.tasks[index];
     if !may_run(&state.task) {
-        return Fate::Skip(WHEN);
+        return Fate::Skip(Skip::When);
     }
     if pipeline.finally_timed_out {
-        return Fate::Skip(FINALLY_TIMEOUT);
+        return Fate::Skip(Skip::FinallyTimeout);
     }
     if has_empty_matrix(&state.task) {
-        return Fate::Skip(EMPTY_MATRIX);
+        return Fate::Skip(Skip::EmptyMatrix);
     }
     Fate::Start
 }
@@ -163,18 +195,10 @@ fn producer<'a>(
     name: &str,
 ) -> Option<Producer<'a>> {
     let state = &pipeline.tasks[*pipeline.index.get(name)?];
-    let runs = state.children.iter().filter_map(|child| match child {
-        Child::TaskRun(index) => {
-            let task_run = &task_runs[*index];
-            let results: &[TaskRunResult] = &task_run.attempt.results;
-            Some((task_run.name(), results))
-        }
-        Child::CustomRun(_) => None,
-    });
     Some(Producer {
         finished: state.finish.is_some(),
         matrixed: matrix::is_matrixed(state.task.matrix.as_ref()),
-        runs: runs.collect(),
+        runs: state.runs(task_runs),
     })
 }
 

@@ -3,24 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::graph::Graph;
 use tenon_tekton::pipelinerun::ResolvedTask;
 use tenon_tekton::v1::{
     PipelineRun, PipelineRunResult, PipelineSpec, PipelineTask, TaskRunResult, WorkspaceBinding,
 };
 
+use super::finish::Verdict;
+use super::skip::Skip;
 use crate::Time;
 use crate::command::CancelMode;
+use crate::rerun::KeptTask;
+use crate::taskrun::TaskRunState;
 
 /// A child of a PipelineTask, by its index in the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Child {
     TaskRun(usize),
     CustomRun(usize),
 }
 
 /// How a PipelineTask ended, all its children together.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TaskFinish {
     pub(crate) succeeded: bool,
     /// Some child was cancelled.
@@ -36,7 +41,7 @@ pub(crate) struct TaskFinish {
 }
 
 /// One PipelineTask.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PipelineTaskState {
     /// With everything applied that is known so far.
     pub(crate) task: PipelineTask,
@@ -54,7 +59,9 @@ pub(crate) struct PipelineTaskState {
     /// A result that it needs is missing though its producer succeeded: Tekton's message.
     pub(crate) invalid: Option<String>,
     /// Why it does not run, as of now.
-    pub(crate) skip: Option<&'static str>,
+    pub(crate) skip: Option<Skip>,
+    /// It ran in an earlier run, and does not run again.
+    pub(crate) kept: Option<KeptTask>,
     /// Its `task-skip` is out.
     pub(crate) skip_told: bool,
 }
@@ -73,12 +80,43 @@ impl PipelineTaskState {
             results_applied: false,
             invalid: None,
             skip: None,
+            kept: None,
             skip_told: false,
         }
     }
 
     pub(crate) fn is_scheduled(&self) -> bool {
-        !self.children.is_empty()
+        !self.children.is_empty() || self.kept.is_some()
+    }
+
+    /// Takes over how it ended in an earlier run.
+    pub(crate) fn keep(&mut self, kept: KeptTask) {
+        self.kept = Some(kept);
+        self.finish = Some(super::finish::sum_up(self, &[], &[]));
+    }
+
+    /// How many TaskRuns it has, or had.
+    pub(crate) fn width(&self) -> usize {
+        self.kept.as_ref().map_or(self.children.len(), |kept| kept.task_runs.len())
+    }
+
+    /// Its TaskRuns and their results.
+    pub(crate) fn runs<'a>(
+        &'a self,
+        task_runs: &'a [TaskRunState],
+    ) -> Vec<(&'a str, &'a [TaskRunResult])> {
+        if let Some(kept) = &self.kept {
+            let runs = kept.task_runs.iter();
+            return runs.map(|run| (run.name.as_str(), run.results.as_slice())).collect();
+        }
+        let children = self.children.iter().filter_map(|child| match child {
+            Child::TaskRun(index) => {
+                let task_run = &task_runs[*index];
+                Some((task_run.name(), task_run.attempt.results.as_slice()))
+            }
+            Child::CustomRun(_) => None,
+        });
+        children.collect()
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -97,7 +135,7 @@ impl PipelineTaskState {
 }
 
 /// A PipelineRun.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PipelineState {
     /// Metadata and spec; the status is made on demand.
     pub(crate) object: PipelineRun,
@@ -121,7 +159,7 @@ pub(crate) struct PipelineState {
     pub(crate) fatal: Option<(String, String)>,
     pub(crate) finally_start: Option<Time>,
     /// The condition, once it is final: status, reason, message.
-    pub(crate) end: Option<(&'static str, String, String)>,
+    pub(crate) end: Option<Verdict>,
     pub(crate) results: Vec<PipelineRunResult>,
 }
 
@@ -141,6 +179,27 @@ impl PipelineState {
 
     pub(crate) fn finals(&self) -> &[PipelineTaskState] {
         &self.tasks[self.dag_len..]
+    }
+
+    /// Nothing of it will run.
+    pub(crate) fn forget_tasks(&mut self) {
+        self.tasks.clear();
+        self.dag_len = 0;
+        self.graph = Graph::default();
+        self.order.clear();
+        self.index.clear();
+    }
+
+    /// Whether every index leads somewhere.
+    pub(crate) fn is_sound(&self) -> bool {
+        let tasks = self.tasks.len();
+        let edges = (0..self.graph.len())
+            .flat_map(|task| [self.graph.predecessors(task), self.graph.successors(task)])
+            .flatten();
+        self.dag_len <= tasks
+            && (self.graph.is_empty() || self.graph.len() == self.dag_len)
+            && edges.chain(&self.order).all(|task| *task < self.dag_len)
+            && self.index.values().all(|task| *task < tasks)
     }
 
     pub(crate) fn is_dag_done(&self) -> bool {

@@ -5,9 +5,10 @@ use tenon_tekton::v1::{
     ChildStatusReference, PipelineRun, PipelineRunStatus, SkippedTask, TaskRun,
 };
 
-use super::skip;
+use super::skip::Skip;
 use super::state::{Child, PipelineState, PipelineTaskState};
 use crate::Time;
+use crate::rerun::KEPT;
 use crate::run::Run;
 use crate::taskrun::condition;
 
@@ -22,7 +23,7 @@ impl Run {
         });
         PipelineRun {
             status: Some(PipelineRunStatus {
-                conditions: vec![condition(status, &reason, &message, since)],
+                conditions: vec![condition(status.as_str(), &reason, &message, since)],
                 start_time: Some(self.start.to_seconds_string()),
                 completion_time: self.ended_at.map(Time::to_seconds_string),
                 results: pipeline.results.clone(),
@@ -59,13 +60,18 @@ impl Run {
     }
 }
 
-/// DAG tasks show their `when` whatever the reason, finally tasks only when it was the reason.
+/// DAG tasks show their `when` whatever the reason, finally tasks only when it was the reason. What an
+/// earlier run did is listed too, with a reason of its own.
 fn skipped_tasks(pipeline: &PipelineState) -> Vec<SkippedTask> {
     let skipped = pipeline.tasks.iter().enumerate();
     skipped
         .filter_map(|(index, state)| {
-            let reason = state.skip?;
-            let shows_when = index < pipeline.dag_len || reason == skip::WHEN;
+            let reason = match (state.skip, &state.kept) {
+                (Some(skip), _) => skip.as_str(),
+                (None, Some(_)) => KEPT,
+                (None, None) => return None,
+            };
+            let shows_when = index < pipeline.dag_len || state.skip == Some(Skip::When);
             Some(SkippedTask {
                 name: state.task.name.clone(),
                 reason: reason.to_owned(),

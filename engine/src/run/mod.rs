@@ -1,37 +1,41 @@
 //! One run: a PipelineRun with its tasks, or a TaskRun of its own. What commands do to it, and what
 //! follows from that until nothing more follows.
 
+mod held;
 mod objects;
 mod submit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::flags::FeatureFlags;
 use tenon_tekton::k8s::ServiceAccount;
 use tenon_tekton::rejection::Rejection;
 use tenon_tekton::v1::StepAction;
 
-use crate::command::CancelMode;
+use crate::command::{CancelMode, Submission};
+use crate::due::Due;
 use crate::event::{Kind, Status};
 use crate::log::{Header, Log};
 use crate::outcome::RunOutcome;
 use crate::pipeline::{Child, CustomRunState, PipelineState};
 use crate::taskrun::{Change, Context, Phase, TaskRunState, VerdictKind};
-use crate::work::{StopReason, Work};
-use crate::{AttemptId, Report, RunId, Time};
+use crate::work::{Requirements, StopReason, Work};
+use crate::{AttemptId, Report, Rerun, RunId, Time};
 
 /// What a run keeps of its submission.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Materials {
     pub(crate) run_uid: String,
     pub(crate) step_actions: BTreeMap<String, StepAction>,
     pub(crate) service_accounts: BTreeMap<String, ServiceAccount>,
     pub(crate) flags: FeatureFlags,
     pub(crate) parallel: Option<u32>,
+    pub(crate) rerun: Option<Rerun>,
 }
 
 /// One run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) header: Header,
     pub(crate) name: String,
@@ -45,8 +49,18 @@ pub(crate) struct Run {
     queue: VecDeque<usize>,
     /// TaskRuns whose attempt has left the queue and is not over.
     active: BTreeSet<usize>,
+    /// Those of them for which something is to be done.
+    to_do: BTreeSet<usize>,
+    /// Deadlines of attempts, by TaskRun.
+    due: Due<usize>,
     /// Every agent that was ever given an attempt.
     agents: BTreeSet<String>,
+    /// Claims, as `namespace/name`, and the agent that has each.
+    claim_homes: BTreeMap<String, String>,
+    /// The time of the latest command: no later one is earlier.
+    clock: Time,
+    /// A run that is pending: what begins when it is released.
+    held: Option<Box<Submission>>,
     pub(crate) start: Time,
     pub(crate) outcome: Option<RunOutcome>,
     pub(crate) ended_at: Option<Time>,
@@ -85,29 +99,69 @@ impl Run {
         if !current || attempt.phase != Phase::Waiting {
             return;
         }
-        run.agents.insert(agent.to_owned());
+        if !run.agents.contains(agent) {
+            run.agents.insert(agent.to_owned());
+        }
         let (task_run, _) = with_task_run!(run, index, now, log);
         task_run.place(agent);
+        let requirements = run.task_runs[index].requirements();
+        for claim in &requirements.claims {
+            let claim = format!("{}/{claim}", requirements.namespace);
+            run.claim_homes.insert(claim, agent.to_owned());
+        }
+        run.index(index);
     }
 
-    pub(crate) fn report(&mut self, now: Time, log: &mut Log, id: &AttemptId, report: Report) {
+    /// No agent can take the attempt now.
+    pub(crate) fn defer(
+        &mut self,
+        now: Time,
+        log: &mut Log,
+        id: &AttemptId,
+        reason: String,
+        message: String,
+    ) {
+        let Some(&index) = self.by_name.get(&id.task_run) else {
+            return;
+        };
+        let run = self;
+        let attempt = &run.task_runs[index].attempt;
+        let current = attempt.number == id.attempt && attempt.placement == id.placement;
+        if current && attempt.phase == Phase::Waiting {
+            let (task_run, mut context) = with_task_run!(run, index, now, log);
+            task_run.defer(&mut context, reason, message);
+        }
+    }
+
+    /// The time of a command, or that of the latest before it if that is later.
+    pub(crate) fn clock(&mut self, now: Time) -> Time {
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    pub(crate) fn report(&mut self, now: Time, log: &mut Log, id: &AttemptId, mut report: Report) {
         let Some(&index) = self.by_name.get(&id.task_run) else {
             return;
         };
         if !self.task_runs[index].listens_to(id) {
             return;
         }
+        report.believe(now);
         let run = self;
         let (task_run, mut context) = with_task_run!(run, index, now, log);
         let change = task_run.report(&mut context, report);
+        run.changed(index, change);
         if change != Change::None {
-            run.changed(index, change);
             run.advance(now, log);
         }
     }
 
     pub(crate) fn cancel(&mut self, now: Time, log: &mut Log, mode: CancelMode, message: &str) {
         if self.is_over() {
+            return;
+        }
+        if self.held.is_some() {
+            self.cancel_held(now, log, mode, message);
             return;
         }
         if self.pipeline.is_some() {
@@ -126,12 +180,7 @@ impl Run {
         if self.pipeline.is_some() {
             self.tick_pipeline(now, log);
         }
-        let due = |index: &usize| {
-            let attempt = &self.task_runs[*index].attempt;
-            attempt.stopping.is_none() && attempt.deadline.is_some_and(|deadline| deadline <= now)
-        };
-        let due: Vec<usize> = self.active.iter().copied().filter(due).collect();
-        for index in due {
+        for index in self.due.until(now) {
             self.stop(now, log, index, StopReason::TaskTimeout, "");
         }
         self.advance(now, log);
@@ -155,6 +204,10 @@ impl Run {
             rejected: false,
             timed_out: false,
         };
+        if self.held.is_some() {
+            let event = self.run_event(Kind::RunStart, now);
+            log.push(&mut self.header, event);
+        }
         if self.pipeline.is_some() {
             self.abandon_pipeline(now, log, message);
         }
@@ -190,6 +243,18 @@ impl Run {
                 self.queue.retain(|queued| *queued != index);
                 self.child_ended(Child::TaskRun(index));
             }
+        }
+        self.index(index);
+    }
+
+    /// Keeps the indices after a TaskRun may have changed.
+    fn index(&mut self, index: usize) {
+        let task_run = &self.task_runs[index];
+        self.due.set(index, task_run.due());
+        if task_run.is_to_do() {
+            self.to_do.insert(index);
+        } else {
+            self.to_do.remove(&index);
         }
     }
 
@@ -293,12 +358,7 @@ impl Run {
         if self.is_over() {
             return None;
         }
-        let attempts = self.active.iter().filter_map(|index| {
-            let attempt = &self.task_runs[*index].attempt;
-            attempt.deadline.filter(|_| attempt.stopping.is_none())
-        });
-        let pipeline = self.pipeline_deadline();
-        attempts.chain(pipeline).min()
+        self.due.first().into_iter().chain(self.pipeline_deadline()).min()
     }
 
     /// What remains to be done for this run.
@@ -308,13 +368,14 @@ impl Run {
             work.push(Work::EndRun { run, agents: self.agents.clone() });
             return;
         }
-        for index in &self.active {
+        for index in &self.to_do {
             let task_run = &self.task_runs[*index];
             let attempt = task_run.attempt_id(run);
             let agent = task_run.attempt.agent.clone().unwrap_or_default();
             match (task_run.attempt.phase, task_run.attempt.stopping) {
-                (Phase::Waiting, _) => work
-                    .push(Work::Place { attempt, requirements: task_run.requirements().clone() }),
+                (Phase::Waiting, _) => {
+                    work.push(Work::Place { attempt, requirements: self.requirements(task_run) });
+                }
                 (Phase::Placed | Phase::Running, Some(reason)) => {
                     work.push(Work::Stop { attempt, agent, reason });
                 }
@@ -322,6 +383,16 @@ impl Run {
                 (Phase::Running, None) | (Phase::Queued | Phase::Over, _) => {}
             }
         }
+    }
+
+    /// What an attempt needs, with the agent where its claims are.
+    pub(crate) fn requirements(&self, task_run: &TaskRunState) -> Requirements {
+        let mut requirements = task_run.requirements().clone();
+        let namespace = &requirements.namespace;
+        let mut claims = requirements.claims.iter();
+        let home = claims.find_map(|claim| self.claim_homes.get(&format!("{namespace}/{claim}")));
+        requirements.home = home.cloned();
+        requirements
     }
 
     /// Attempts that an agent has and has not ended.
@@ -340,5 +411,43 @@ impl Run {
 
     pub(crate) fn id(&self) -> RunId {
         self.header.run
+    }
+
+    pub(crate) fn claim_homes(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
+        self.claim_homes.iter().map(|(claim, agent)| (claim.as_str(), agent.as_str()))
+    }
+
+    /// The run in whose directory agents keep the claims.
+    pub(crate) fn claims_run(&self) -> RunId {
+        let rerun = self.materials.rerun.as_ref();
+        let claims = rerun.and_then(|rerun| rerun.claims.as_ref());
+        claims.map_or(self.id(), |claims| claims.run)
+    }
+
+    /// Whether every index leads somewhere: what is read from a disk is not believed.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        let task_runs = self.task_runs.len();
+        let tasks = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.tasks.len());
+        let custom_runs = self.custom_runs.len();
+        let mut known = self.by_name.values().chain(&self.queue).chain(&self.active);
+        let child = |child: &Child| match child {
+            Child::TaskRun(index) => *index < task_runs,
+            Child::CustomRun(index) => *index < custom_runs,
+        };
+        let children_are_there = self.pipeline.as_ref().is_none_or(|pipeline| {
+            let mut children = pipeline.tasks.iter().flat_map(|task| &task.children);
+            children.all(child) && pipeline.is_sound()
+        });
+        let parents_are_there = self
+            .task_runs
+            .iter()
+            .filter_map(|task_run| task_run.pipeline_task)
+            .chain(self.custom_runs.iter().map(|custom_run| custom_run.pipeline_task))
+            .all(|task| task < tasks);
+        if known.all(|index| *index < task_runs) && children_are_there && parents_are_there {
+            Ok(())
+        } else {
+            Err("an index leads nowhere")
+        }
     }
 }

@@ -8,6 +8,9 @@ use crate::taskrun::TaskRunState;
 impl Run {
     /// The run object, then its children in the order of their creation.
     pub(crate) fn objects(&self) -> Vec<Object> {
+        if let Some(object) = self.held_object() {
+            return vec![object];
+        }
         let task_runs = self.task_runs.iter().map(TaskRunState::object_with_status);
         let task_runs = task_runs.map(|task_run| Object::TaskRun(Box::new(task_run)));
         let Some(pipeline) = &self.pipeline else {

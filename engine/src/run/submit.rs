@@ -7,15 +7,18 @@ use std::sync::Arc;
 use tenon_tekton::graph::Graph;
 use tenon_tekton::k8s::ObjectMeta;
 use tenon_tekton::pipelinerun::{Prepared, ResolvedTask, check_tasks, is_custom_task, prepare};
+use tenon_tekton::pod::claim_templates;
 use tenon_tekton::rejection::Rejection;
 use tenon_tekton::v1::{Pipeline, PipelineRun, PipelineSpec, PipelineTask, Task, TaskRef, TaskRun};
 
+use super::held::is_pending;
 use super::{Materials, Run};
 use crate::command::{CancelMode, RunObject, Submission};
+use crate::due::Due;
 use crate::event::{Kind, Status};
 use crate::log::{Header, Log, non_empty};
 use crate::outcome::RunOutcome;
-use crate::pipeline::{PipelineState, PipelineTaskState};
+use crate::pipeline::{PipelineState, PipelineTaskState, Truth};
 use crate::taskrun::{TaskRunState, no_resolver, not_found};
 use crate::work::StopReason;
 use crate::{RunId, Time};
@@ -23,10 +26,19 @@ use crate::{RunId, Time};
 type Tasks = BTreeMap<String, Task>;
 
 impl Run {
-    /// A new run, started as far as it goes at once.
+    /// A new run, started as far as it goes at once; a pending one waits to be released.
     pub(crate) fn submit(now: Time, log: &mut Log, submission: Submission) -> Run {
+        if submission.can_be_released && is_pending(&submission.run) {
+            return Run::hold(now, log, submission);
+        }
+        let header = Header::new(submission.run_id);
+        Run::begin(now, log, header, submission)
+    }
+
+    /// As above, for a run of which something may have been told already.
+    pub(super) fn begin(now: Time, log: &mut Log, header: Header, submission: Submission) -> Run {
         let Submission {
-            run_id,
+            run_id: _,
             run,
             tasks,
             pipelines,
@@ -34,23 +46,39 @@ impl Run {
             service_accounts,
             flags,
             parallel,
+            rerun,
+            can_be_released: _,
         } = submission;
-        let materials =
-            Materials { run_uid: String::new(), step_actions, service_accounts, flags, parallel };
+        let materials = Materials {
+            run_uid: String::new(),
+            step_actions,
+            service_accounts,
+            flags,
+            parallel,
+            rerun,
+        };
         match run {
             RunObject::PipelineRun(object) => {
-                submit_pipeline_run(now, log, run_id, *object, &tasks, &pipelines, materials)
+                submit_pipeline_run(now, log, header, *object, &tasks, &pipelines, materials)
             }
             RunObject::TaskRun(object) => {
-                submit_task_run(now, log, run_id, *object, &tasks, materials)
+                submit_task_run(now, log, header, *object, &tasks, materials)
             }
         }
     }
 
-    fn new(now: Time, run: RunId, metadata: &ObjectMeta, mut materials: Materials) -> Run {
+    pub(super) fn new(
+        now: Time,
+        mut header: Header,
+        metadata: &ObjectMeta,
+        mut materials: Materials,
+    ) -> Run {
         materials.run_uid = metadata.uid.clone();
+        header.namespace.clone_from(&metadata.namespace);
+        let claims = materials.rerun.as_ref().and_then(|rerun| rerun.claims.as_ref());
+        let claim_homes = claims.map(|claims| claims.homes.clone()).unwrap_or_default();
         Run {
-            header: Header::new(run, &metadata.namespace),
+            header,
             name: metadata.name.clone(),
             materials,
             pipeline: None,
@@ -59,7 +87,12 @@ impl Run {
             by_name: BTreeMap::new(),
             queue: std::collections::VecDeque::new(),
             active: std::collections::BTreeSet::new(),
+            to_do: std::collections::BTreeSet::new(),
+            due: Due::new(),
             agents: std::collections::BTreeSet::new(),
+            claim_homes,
+            clock: now,
+            held: None,
             start: now,
             outcome: None,
             ended_at: None,
@@ -68,7 +101,7 @@ impl Run {
 }
 
 /// What an API server fills in.
-fn admit(metadata: &mut ObjectMeta, kind: &str, run: RunId, now: Time) {
+pub(super) fn admit(metadata: &mut ObjectMeta, kind: &str, run: RunId, now: Time) {
     if metadata.namespace.is_empty() {
         metadata.namespace = "default".to_owned();
     }
@@ -89,15 +122,16 @@ fn admit(metadata: &mut ObjectMeta, kind: &str, run: RunId, now: Time) {
 fn submit_task_run(
     now: Time,
     log: &mut Log,
-    id: RunId,
+    header: Header,
     mut object: TaskRun,
     tasks: &Tasks,
     materials: Materials,
 ) -> Run {
+    let id = header.run;
     admit(&mut object.metadata, "TaskRun", id, now);
     object.api_version = "tekton.dev/v1".to_owned();
     object.kind = "TaskRun".to_owned();
-    let mut run = Run::new(now, id, &object.metadata, materials);
+    let mut run = Run::new(now, header, &object.metadata, materials);
     let minutes = run.materials.flags.default_timeout_minutes;
     let spec_status = object.spec.status.clone();
     let status_message = object.spec.status_message.clone();
@@ -167,16 +201,16 @@ fn resolve_task(reference: &TaskRef, tasks: &Tasks) -> Result<ResolvedTask, Stri
 fn submit_pipeline_run(
     now: Time,
     log: &mut Log,
-    id: RunId,
+    header: Header,
     mut object: PipelineRun,
     tasks: &Tasks,
     pipelines: &BTreeMap<String, Pipeline>,
     materials: Materials,
 ) -> Run {
-    admit(&mut object.metadata, "PipelineRun", id, now);
+    admit(&mut object.metadata, "PipelineRun", header.run, now);
     object.api_version = "tekton.dev/v1".to_owned();
     object.kind = "PipelineRun".to_owned();
-    let mut run = Run::new(now, id, &object.metadata, materials);
+    let mut run = Run::new(now, header, &object.metadata, materials);
     let mode = match object.spec.status.as_str() {
         "Cancelled" => Some(CancelMode::Cancelled),
         "CancelledRunFinally" => Some(CancelMode::CancelledRunFinally),
@@ -314,7 +348,11 @@ fn resolve(
     materials: &Materials,
 ) -> Result<(), Rejection> {
     let prepared = prepare(&state.object, spec, pipeline, &materials.flags)?;
-    let Prepared { spec, workspaces, tasks: graph, finally: _ } = prepared;
+    let Prepared { spec, mut workspaces, tasks: graph, finally: _ } = prepared;
+    let rerun = materials.rerun.as_ref();
+    if let Some(claims) = rerun.and_then(|rerun| rerun.claims.as_ref()) {
+        claim_templates(&mut workspaces, &claims.uid);
+    }
     state.spec = Some(spec.clone());
     let metadata = &state.object.metadata;
     let mut resolved = BTreeMap::new();
@@ -331,7 +369,13 @@ fn resolve(
     for task in spec.tasks.into_iter().chain(spec.finally) {
         let found = resolved.remove(&task.name).map(Arc::new);
         state.index.insert(task.name.clone(), state.tasks.len());
-        state.tasks.push(PipelineTaskState::new(task, found));
+        let name = task.name.clone();
+        let mut task = PipelineTaskState::new(task, found);
+        let kept = rerun.and_then(|rerun| rerun.keep.get(&name));
+        if let Some(kept) = kept.filter(|_| state.tasks.len() < state.dag_len) {
+            task.keep(kept.clone());
+        }
+        state.tasks.push(task);
     }
     Ok(())
 }
@@ -383,9 +427,8 @@ impl Run {
         self.active.clear();
         let reason = rejection.reason.to_owned();
         if let Some(pipeline) = &mut self.pipeline {
-            pipeline.end = Some(("False", reason, rejection.message));
-            pipeline.tasks.clear();
-            pipeline.dag_len = 0;
+            pipeline.end = Some((Truth::False, reason, rejection.message));
+            pipeline.forget_tasks();
             self.end_pipeline(now, log, true);
             return;
         }

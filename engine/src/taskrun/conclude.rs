@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    Attempt, Change, Context, MAX_REPLACEMENTS, Phase, TaskRunState, Verdict, VerdictKind, verdict,
+    Attempt, Change, Context, MAX_REPLACEMENTS, Phase, TaskRunState, Verdict, VerdictKind, Waits,
+    verdict,
 };
 use crate::event::{Kind, Status};
 use crate::report::{Ending, Outcome};
@@ -55,6 +56,20 @@ impl TaskRunState {
     pub(crate) fn place(&mut self, agent: &str) {
         self.attempt.phase = Phase::Placed;
         self.attempt.agent = Some(agent.to_owned());
+        self.attempt.waits = None;
+    }
+
+    /// No agent can take the attempt now; told once for each reason.
+    pub(crate) fn defer(&mut self, ctx: &mut Context<'_>, reason: String, message: String) {
+        let waits = Waits { reason, message };
+        if self.attempt.waits.as_ref() == Some(&waits) {
+            return;
+        }
+        let mut event = self.task_event(ctx.header, Kind::TaskQueued, ctx.now);
+        event.reason = crate::log::non_empty(&waits.reason);
+        event.message = crate::log::non_empty(&waits.message);
+        ctx.log.push(ctx.header, event);
+        self.attempt.waits = Some(waits);
     }
 
     /// Wants the TaskRun to stop. An attempt that no agent has ends at once; any other when its agent
@@ -271,5 +286,6 @@ fn requirements_of(
         node_selector: template.map(|template| template.node_selector.clone()).unwrap_or_default(),
         images: images.cloned().collect(),
         claims: claims.map(|claim| claim.claim_name.clone()).collect(),
+        home: None,
     }
 }

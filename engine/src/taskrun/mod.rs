@@ -16,6 +16,7 @@ pub(crate) use status::condition;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::k8s::ServiceAccount;
 use tenon_tekton::pipelinerun::ResolvedTask;
 use tenon_tekton::pod::Pod;
@@ -48,7 +49,7 @@ impl Context<'_> {
 }
 
 /// Where the current attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Phase {
     /// Held back by the run's own limit of attempts at a time.
     Queued,
@@ -63,14 +64,14 @@ pub(crate) enum Phase {
 }
 
 /// How a TaskRun or an attempt ended, in Tekton's words.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     pub(crate) kind: VerdictKind,
     pub(crate) reason: String,
     pub(crate) message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum VerdictKind {
     Succeeded,
     Failed,
@@ -94,7 +95,7 @@ impl VerdictKind {
 }
 
 /// One step of the current placement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepProgress {
     pub(crate) name: String,
     pub(crate) display_name: Option<String>,
@@ -106,7 +107,7 @@ pub(crate) struct StepProgress {
 }
 
 /// One sidecar of the current placement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SidecarProgress {
     pub(crate) name: String,
     pub(crate) span_id: String,
@@ -115,7 +116,7 @@ pub(crate) struct SidecarProgress {
 }
 
 /// How a sidecar ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SidecarEnd {
     pub(crate) time: Time,
     pub(crate) exit_code: i32,
@@ -125,13 +126,22 @@ pub(crate) struct SidecarEnd {
     pub(crate) container_id: String,
 }
 
+/// Why an attempt waits for an agent: for programs, and for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Waits {
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
 /// The current attempt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Attempt {
     pub(crate) number: u32,
     pub(crate) placement: u32,
     pub(crate) phase: Phase,
     pub(crate) agent: Option<String>,
+    /// Why no agent can take it, as far as somebody said so.
+    pub(crate) waits: Option<Waits>,
     /// When it left the queue: Tekton's `status.startTime`, from which its timeout counts.
     pub(crate) start: Option<Time>,
     /// When the agent began, by the agent's clock.
@@ -163,7 +173,7 @@ pub(crate) enum Change {
 }
 
 /// One TaskRun.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TaskRunState {
     /// Its metadata and spec; the status is made on demand.
     pub(crate) object: TaskRun,
@@ -174,6 +184,8 @@ pub(crate) struct TaskRunState {
     pub(crate) description: Option<String>,
     /// Index of the PipelineTask; `None` for a TaskRun of its own.
     pub(crate) pipeline_task: Option<usize>,
+    /// Exported beside the state, because many TaskRuns may share it.
+    #[serde(skip)]
     pub(crate) resolved: Arc<ResolvedTask>,
     /// `onError: continue` of the PipelineTask.
     pub(crate) failure_ignored: bool,
@@ -265,6 +277,22 @@ impl TaskRunState {
         }
     }
 
+    /// When the attempt's time is up, unless it is to stop anyway.
+    pub(crate) fn due(&self) -> Option<Time> {
+        let attempt = &self.attempt;
+        let counts = matches!(attempt.phase, Phase::Waiting | Phase::Placed | Phase::Running);
+        attempt.deadline.filter(|_| counts && attempt.stopping.is_none())
+    }
+
+    /// Whether an agent is to be found, or told something.
+    pub(crate) fn is_to_do(&self) -> bool {
+        match self.attempt.phase {
+            Phase::Waiting | Phase::Placed => true,
+            Phase::Running => self.attempt.stopping.is_some(),
+            Phase::Queued | Phase::Over => false,
+        }
+    }
+
     pub(crate) fn requirements(&self) -> &Requirements {
         &self.attempt.requirements
     }
@@ -312,12 +340,18 @@ fn inherit(object: &mut TaskRun, resolved: &ResolvedTask) {
 }
 
 impl Attempt {
+    /// When the agent began, by its clock.
+    pub(crate) fn agent_start(&self) -> Option<Time> {
+        self.agent_start
+    }
+
     fn new(run: RunId, task_run: &str, number: u32) -> Self {
         let mut attempt = Attempt {
             number,
             placement: 0,
             phase: Phase::Queued,
             agent: None,
+            waits: None,
             start: None,
             agent_start: None,
             completion: None,
@@ -341,6 +375,7 @@ impl Attempt {
     fn next_placement(&mut self, run: RunId, task_run: &str) {
         self.placement += 1;
         self.agent = None;
+        self.waits = None;
         self.agent_start = None;
         let id = AttemptId {
             run,

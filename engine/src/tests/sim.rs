@@ -79,6 +79,8 @@ pub(super) fn submission(run: RunObject) -> Submission {
         service_accounts: BTreeMap::new(),
         flags: Default::default(),
         parallel: None,
+        rerun: None,
+        can_be_released: false,
     }
 }
 

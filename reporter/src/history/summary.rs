@@ -10,6 +10,8 @@ use tenon_engine::{RunId, Time};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunStatus {
+    /// It has not begun: somebody has to release it.
+    Pending,
     /// It goes on.
     Running,
     /// The process that ran it is gone, and nothing has ended the run.
@@ -31,6 +33,7 @@ impl RunStatus {
     /// The word used in JSON and in tables.
     pub fn as_str(self) -> &'static str {
         match self {
+            RunStatus::Pending => "pending",
             RunStatus::Running => "running",
             RunStatus::Interrupted => "interrupted",
             RunStatus::Succeeded => "succeeded",
@@ -44,7 +47,7 @@ impl RunStatus {
     /// The exit code of `tenon run` that belongs to this end (docs/events.md), where there is one.
     pub fn exit_code(self) -> Option<i32> {
         match self {
-            RunStatus::Running | RunStatus::Interrupted => None,
+            RunStatus::Pending | RunStatus::Running | RunStatus::Interrupted => None,
             RunStatus::Succeeded => Some(0),
             RunStatus::Failed => Some(5),
             RunStatus::InfraFailed => Some(3),
@@ -136,7 +139,9 @@ impl Summary {
     /// Takes one more event into account.
     pub fn observe(&mut self, event: &Event) {
         match event.kind {
+            Kind::RunQueued => self.status = RunStatus::Pending,
             Kind::RunStart => {
+                self.status = RunStatus::Running;
                 self.started = event.time;
                 if event.pipeline.is_some() {
                     self.pipeline.clone_from(&event.pipeline);

@@ -59,7 +59,7 @@ impl RunWriter {
             let damaged = |detail| Error::Record { run: summary_id.clone(), index, detail };
             let event = stored.event().map_err(damaged)?;
             let more = stored.numbers().map_err(damaged)? - 1;
-            run_seq = event.run_seq + more;
+            run_seq = event.run_seq.unwrap_or_default() + more;
             seq = event.seq + more;
             recounted.observe(&event);
         }
@@ -72,7 +72,7 @@ impl RunWriter {
     pub fn append<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) -> Result<()> {
         for event in events {
             let lines = event.output.as_ref().map_or(1, |output| u64::from(output.lines.max(1)));
-            self.run_seq = event.run_seq + lines - 1;
+            self.run_seq = event.run_seq.unwrap_or_default() + lines - 1;
             self.seq = event.seq + lines - 1;
             self.summary.observe(event);
             self.log.append(&record::encode(event))?;

@@ -197,7 +197,12 @@ impl Pretty {
 /// The name of the run that an event belongs to.
 fn run_name(event: &Event) -> String {
     let name = event.pipeline_run.as_ref().or(event.task_run.as_ref());
-    name.cloned().unwrap_or_else(|| event.run_id.to_string())
+    name.cloned().unwrap_or_else(|| run_id(event))
+}
+
+/// The id of the run that an event belongs to; empty for one that belongs to none.
+fn run_id(event: &Event) -> String {
+    event.run_id.map(|run| run.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -39,9 +39,16 @@ fn text(event: &Event, style: Style) -> Option<String> {
                 Some(pipeline) if *pipeline != name => format!(" ({pipeline})"),
                 _ => String::new(),
             };
-            let id = style.paint(Paint::DIM, &format!("run {}", event.run_id));
+            let id = style.paint(Paint::DIM, &format!("run {}", super::run_id(event)));
             format!("{}{what}  {id}", style.paint(Paint::BOLD, &name))
         }
+        Kind::RunQueued => style.paint(Paint::DIM, &format!("waits: {}", why(event)?)),
+        Kind::TaskQueued => {
+            let message = event.message.as_deref().map(|message| harmless(message, false));
+            let why = message.map(|message| format!(": {message}")).unwrap_or_default();
+            style.paint(Paint::DIM, &format!("waits for an agent{why}"))
+        }
+        Kind::AgentUp | Kind::AgentDown | Kind::LeaderChange => fleet(event, style),
         Kind::TaskStart => {
             let again = match (event.attempt.unwrap_or(1), event.placement.unwrap_or(1)) {
                 (1, 1) => String::new(),
@@ -93,6 +100,21 @@ fn text(event: &Event, style: Style) -> Option<String> {
         _ => return None,
     };
     Some(text)
+}
+
+/// What happened to the fleet, in which no task took part.
+fn fleet(event: &Event, style: Style) -> String {
+    let agent = harmless(event.agent.as_deref().unwrap_or("?"), false);
+    let why = why(event).map(|why| format!(" ({why})")).unwrap_or_default();
+    match event.kind {
+        Kind::AgentUp => style.paint(Paint::DIM, &format!("agent {agent} is up{why}")),
+        Kind::AgentDown => style.paint(Paint::WARN, &format!("agent {agent} is down{why}")),
+        _ => {
+            let node = harmless(event.node.as_deref().unwrap_or("?"), false);
+            let term = event.term.map(|term| format!(" in term {term}")).unwrap_or_default();
+            style.paint(Paint::DIM, &format!("coordinator {node} leads{term}{why}"))
+        }
+    }
 }
 
 fn step_end(event: &Event, style: Style) -> Option<String> {

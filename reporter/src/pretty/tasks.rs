@@ -98,14 +98,18 @@ impl Tasks {
     /// Takes an event into account.
     pub fn observe(&mut self, event: &Event) {
         // Those of a TaskRun of its own name a task, too.
-        if matches!(event.kind, Kind::RunStart | Kind::RunEnd) {
+        if matches!(event.kind, Kind::RunQueued | Kind::RunStart | Kind::RunEnd) {
             return;
         }
         let Some(row) = self.row_mut(event) else {
             return;
         };
         match event.kind {
+            Kind::TaskQueued => {
+                row.progress = Some("waits for an agent".to_owned());
+            }
             Kind::TaskStart => {
+                row.progress = None;
                 row.attempt = event.attempt.unwrap_or(1);
                 row.started.get_or_insert(event.time);
                 row.status = None;

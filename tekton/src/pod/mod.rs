@@ -31,6 +31,7 @@ use crate::k8s::{HostAlias, LocalObjectReference, PodSecurityContext, Volume};
 use crate::v1::{Sidecar, Step};
 
 pub use plan::{Plan, PlanError, PlanInput, claims, plan};
+pub use workspaces::claim_templates;
 
 /// Everything a backend needs to run one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

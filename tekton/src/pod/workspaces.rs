@@ -10,8 +10,8 @@ use crate::names::{claim_name, workspace_volume_name};
 use crate::substitute::{Replacements, apply_to_sidecar, apply_to_step, apply_to_task_spec};
 use crate::v1::{TaskSpec, WorkspaceBinding, WorkspaceDeclaration, WorkspaceUsage};
 
-/// Templates made claims, named after the TaskRun that owns them.
-pub(super) fn claim_templates(bindings: &mut [WorkspaceBinding], owner_uid: &str) {
+/// Makes templates claims, named after the object that owns them.
+pub fn claim_templates(bindings: &mut [WorkspaceBinding], owner_uid: &str) {
     for binding in bindings {
         if let Some(template) = binding.volume_claim_template.take() {
             *binding = WorkspaceBinding {

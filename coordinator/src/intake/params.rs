@@ -1,33 +1,32 @@
-//! `-p key=value`: values by the type that the Pipeline or Task declares, or, where it declares
-//! none, by their looks.
+//! Params that are given as text: values by the type that the Pipeline or Task declares, or, where it
+//! declares none, by their looks.
 
 use std::collections::BTreeMap;
 
 use tenon_tekton::v1::{Param, ParamSpec, ParamValue};
 
-use crate::config::did_you_mean;
-use crate::exit::{Exit, Failure};
-use crate::terminal;
+use super::error::{Error, Result};
+use super::{Front, Remark, Request, did_you_mean};
 
-/// Puts the params of the command line over those of a run. `declared` is `None` where the run's
-/// own spec declares them and propagation makes any name meaningful.
-pub fn apply(
-    given: &[String],
+/// Puts the params of the request over those of a run. `declared` is `None` where the run's own spec
+/// declares them and propagation makes any name meaningful.
+pub(super) fn apply(
+    request: &Request,
     declared: Option<&[ParamSpec]>,
     params: &mut Vec<Param>,
-) -> Result<(), Failure> {
+    remark: &mut dyn FnMut(Remark),
+) -> Result<()> {
     let mut order: Vec<&str> = Vec::new();
     let mut texts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for text in given {
-        let Some((key, value)) = text.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-            let failure =
-                Failure::new(Exit::Usage, format!("-p {text}: not of the form KEY=VALUE"));
-            return Err(failure.hint("for example -p revision=main"));
-        };
-        if !texts.contains_key(key) {
+    for (key, value) in &request.params {
+        if key.is_empty() {
+            return Err(wrong("a param has no name".to_owned()));
+        }
+        let texts = texts.entry(key).or_default();
+        if texts.is_empty() {
             order.push(key);
         }
-        texts.entry(key).or_default().push(value);
+        texts.push(value);
     }
     for key in order {
         let declaration = declared.and_then(|specs| specs.iter().find(|spec| spec.name == key));
@@ -36,12 +35,11 @@ pub fn apply(
         {
             let known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
             let help = did_you_mean(key, &known).unwrap_or_default();
-            terminal::note(
-                format!("-p {key}: no such param is declared; {help}").trim_end_matches("; "),
-            );
+            let note = format!("{}: no such param is declared; {help}", request.front.param(key));
+            remark(Remark::Note(note.trim_end_matches("; ").to_owned()));
         }
         let wanted = declaration.map(|spec| spec.r#type.as_str()).unwrap_or_default();
-        let value = value(key, wanted, &texts[key])?;
+        let value = value(request.front, key, wanted, &texts[key])?;
         match params.iter_mut().find(|param| param.name == key) {
             Some(param) => param.value = value,
             None => params.push(Param { name: key.to_owned(), value }),
@@ -51,8 +49,8 @@ pub fn apply(
 }
 
 /// The value of one param. `wanted` is `string`, `array`, `object`, or empty where unknown.
-fn value(key: &str, wanted: &str, texts: &[&str]) -> Result<ParamValue, Failure> {
-    let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+fn value(front: Front, key: &str, wanted: &str, texts: &[&str]) -> Result<ParamValue> {
+    let param = front.param(key);
     if let [text] = texts {
         let parsed = match wanted {
             "string" => return Ok(ParamValue::String((*text).to_owned())),
@@ -63,19 +61,27 @@ fn value(key: &str, wanted: &str, texts: &[&str]) -> Result<ParamValue, Failure>
         return match (parsed, wanted) {
             (Some(value), _) => Ok(value),
             (None, "array") => Ok(ParamValue::Array(vec![(*text).to_owned()])),
-            (None, "object") => usage(format!(
-                "-p {key}: an object is wanted, for example -p '{key}={{\"name\":\"value\"}}'"
-            )),
+            (None, "object") => Err(wrong(format!(
+                "{param}: an object is wanted, for example {}",
+                front.object_example(key)
+            ))),
             (None, _) => Ok(ParamValue::String((*text).to_owned())),
         };
     }
     match wanted {
-        "string" => usage(format!("-p {key} is given {} times, but it is a string", texts.len())),
-        "object" => {
-            usage(format!("-p {key} is given {} times: give the object once, as JSON", texts.len()))
+        "string" => {
+            Err(wrong(format!("{param} is given {} times, but it is a string", texts.len())))
         }
+        "object" => Err(wrong(format!(
+            "{param} is given {} times: give the object once, as JSON",
+            texts.len()
+        ))),
         _ => Ok(ParamValue::Array(texts.iter().map(|text| (*text).to_owned()).collect())),
     }
+}
+
+fn wrong(message: String) -> Error {
+    Error::request("params", "invalid/param", message)
 }
 
 fn json_array(text: &str) -> Option<ParamValue> {
@@ -128,22 +134,11 @@ mod tests {
             ("object", &[r#"{"k":1}"#], Some(object(&[("k", "1")]))),
         ];
         for (wanted, texts, want) in cases {
-            assert_eq!(value("p", wanted, texts).ok(), want, "{wanted} {texts:?}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_wins_and_keeps_the_rest() {
-        let mut params = vec![
-            Param { name: "a".into(), value: "old".into() },
-            Param { name: "b".into(), value: "kept".into() },
-        ];
-        apply(&["a=x=y".into(), "c=new".into()], None, &mut params).unwrap();
-        let seen: Vec<_> =
-            params.iter().map(|p| (p.name.as_str(), p.value.as_str().unwrap())).collect();
-        assert_eq!(seen, [("a", "x=y"), ("b", "kept"), ("c", "new")]);
-        for bad in ["novalue", "=x"] {
-            assert_eq!(apply(&[bad.into()], None, &mut params).unwrap_err().exit, Exit::Usage);
+            assert_eq!(
+                value(Front::CommandLine, "p", wanted, texts).ok(),
+                want,
+                "{wanted} {texts:?}"
+            );
         }
     }
 }

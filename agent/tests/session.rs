@@ -1,0 +1,540 @@
+//! An agent and a cluster that loses its leader again and again: real gRPC servers in this process
+//! that stand for coordinators, and a backend that only reports.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tenon_agent::backend::{Backend, BackendError, BoxFuture, Cancel, Sink};
+use tenon_agent::{Agent, AgentOptions, Change, ServeOptions};
+use tenon_proto::agent::v1::agents_server::{Agents, AgentsServer};
+use tenon_proto::agent::v1::{
+    Acknowledge, AgentMessage, AttemptId, CoordinatorMessage, EndRun, Hello, Output, Ran, Report,
+    RunSpec, StepStarted, Stop, Stopped, TaskInvocation, Welcome, agent_message::Message as Says,
+    coordinator_message::Message, ended, report,
+};
+use tenon_proto::control::v1::Error;
+use tenon_proto::status::to_status;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+const BOUND: Duration = Duration::from_secs(60);
+const RUN: &str = "01JD0000000000000000000000";
+
+/// Reports what the pod says, and counts.
+#[derive(Default)]
+struct Reporter {
+    started: Mutex<BTreeMap<String, u32>>,
+    reported: AtomicU64,
+    killed: Notify,
+    cleaned: Mutex<Vec<String>>,
+}
+
+impl Backend for Reporter {
+    fn name(&self) -> &'static str {
+        "reporter"
+    }
+
+    fn prepare<'a>(&'a self, _run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn run_task<'a>(
+        &'a self,
+        task: &'a TaskInvocation,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome> {
+        Box::pin(async move {
+            let name = task.attempt.clone().unwrap().task_run;
+            *self.started.lock().unwrap().entry(name).or_default() += 1;
+            let words: Vec<&str> = task.pod_json.split(' ').collect();
+            match words[..] {
+                ["steps", count] => {
+                    for step in 0..count.parse().unwrap() {
+                        let step: u32 = step;
+                        let what =
+                            report::What::StepStarted(StepStarted { step: step.to_string() });
+                        sink.report(i64::from(step), what).await;
+                    }
+                    ended::Outcome::Ran(Ran {})
+                }
+                ["output", count] => {
+                    for _ in 0..count.parse().unwrap() {
+                        let _: u32 = 0;
+                        let output = Output { chunk: vec![7; 1 << 20], ..Output::default() };
+                        sink.report(0, report::What::Output(output)).await;
+                        self.reported.fetch_add(1, Ordering::SeqCst);
+                    }
+                    ended::Outcome::Ran(Ran {})
+                }
+                _ => {
+                    cancel.kill.cancelled().await;
+                    self.killed.notify_one();
+                    ended::Outcome::Stopped(Stopped {})
+                }
+            }
+        })
+    }
+
+    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+        self.cleaned.lock().unwrap().push(run_id.to_owned());
+        Box::pin(async { Ok(()) })
+    }
+
+    fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
+        Box::pin(async { Ok(0) })
+    }
+}
+
+/// A seeded source of choices.
+struct Choices(u64);
+
+impl Choices {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % bound
+    }
+}
+
+/// What the cluster knows; its nodes only differ in who leads.
+struct Cluster {
+    leader: usize,
+    urls: Vec<String>,
+    choices: Choices,
+    /// Reports by number, from 1; those up to `durable` are never forgotten.
+    reports: Vec<Report>,
+    durable: usize,
+    tasks: Vec<TaskInvocation>,
+    stops: Vec<Stop>,
+    ended_runs: Vec<String>,
+    sessions: u32,
+    hellos: Vec<Hello>,
+    /// Messages that a session lasts at most; none is for ever.
+    lasts: Option<usize>,
+    refuse: Option<Error>,
+    changed: Arc<Notify>,
+}
+
+impl Cluster {
+    fn new(seed: u64) -> Cluster {
+        Cluster {
+            leader: 0,
+            urls: Vec::new(),
+            choices: Choices(seed | 1),
+            reports: Vec::new(),
+            durable: 0,
+            tasks: Vec::new(),
+            stops: Vec::new(),
+            ended_runs: Vec::new(),
+            sessions: 0,
+            hellos: Vec::new(),
+            lasts: None,
+            refuse: None,
+            changed: Arc::default(),
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        let place = usize::try_from(report.number).unwrap() - 1;
+        if let Some(known) = self.reports.get(place) {
+            assert_eq!(*known, report, "a number stays with its report");
+        } else {
+            assert_eq!(place, self.reports.len(), "no number is left out");
+            self.reports.push(report);
+        }
+        self.changed.notify_one();
+    }
+
+    fn has_ended(&self, attempt: &AttemptId) -> bool {
+        self.reports.iter().any(|report| {
+            report.attempt.as_ref() == Some(attempt)
+                && matches!(report.what, Some(report::What::Ended(_)))
+        })
+    }
+
+    /// What a new leader tells an agent: everything that its state calls for.
+    fn greeting(&self, acknowledged: u64) -> VecDeque<CoordinatorMessage> {
+        let welcome = Welcome { acknowledged, heartbeat_ms: 5, ..Welcome::default() };
+        let mut out = VecDeque::from([Message::Welcome(welcome)]);
+        out.push_back(Message::Prepare(RunSpec { run_id: RUN.into(), ..RunSpec::default() }));
+        let open = |attempt: &Option<AttemptId>| !self.has_ended(attempt.as_ref().unwrap());
+        let tasks = self.tasks.iter().filter(|task| open(&task.attempt));
+        out.extend(tasks.cloned().map(Message::Start));
+        let stops = self.stops.iter().filter(|stop| open(&stop.attempt));
+        out.extend(stops.cloned().map(Message::Stop));
+        let ended = self.ended_runs.iter();
+        out.extend(
+            ended.map(|run| Message::EndRun(EndRun { run_id: run.clone(), ..EndRun::default() })),
+        );
+        out.into_iter().map(|message| CoordinatorMessage { message: Some(message) }).collect()
+    }
+
+    fn not_leader(&mut self) -> Status {
+        let mut error = Error {
+            code: "unavailable/not-leader".into(),
+            message: "not I".into(),
+            ..Error::default()
+        };
+        if self.choices.below(2) == 0 {
+            error.leader_url = self.urls[self.leader].clone();
+        }
+        to_status(&error)
+    }
+
+    /// The leader dies; what it had not made durable is forgotten.
+    fn fail_over(&mut self) {
+        let undurable = self.reports.len() - self.durable;
+        let kept = self.durable + self.choices.below(undurable + 1);
+        self.reports.truncate(kept);
+        self.leader = self.choices.below(self.urls.len());
+    }
+}
+
+/// One node.
+#[derive(Clone)]
+struct Node {
+    me: usize,
+    cluster: Arc<Mutex<Cluster>>,
+}
+
+impl Node {
+    fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap()
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<CoordinatorMessage, Status>> + Send>>;
+
+struct Talk {
+    node: Node,
+    requests: Streaming<AgentMessage>,
+    out: VecDeque<CoordinatorMessage>,
+    lasts: Option<usize>,
+}
+
+impl Talk {
+    async fn next(mut self) -> Option<(Result<CoordinatorMessage, Status>, Option<Talk>)> {
+        loop {
+            if let Some(message) = self.out.pop_front() {
+                return Some((Ok(message), Some(self)));
+            }
+            if self.lasts == Some(0) {
+                let mut cluster = self.node.cluster();
+                cluster.fail_over();
+                // With a word or without one.
+                let word = cluster.choices.below(2) == 0;
+                let status = cluster.not_leader();
+                return word.then_some((Err(status), None));
+            }
+            let heard = self.requests.message().await.ok()??;
+            let mut cluster = self.node.cluster();
+            let before = cluster.durable;
+            match heard.message.unwrap() {
+                Says::Report(report) => cluster.take(report),
+                Says::Reports(batch) => {
+                    assert!(batch.reports.len() > 1);
+                    batch.reports.into_iter().for_each(|report| cluster.take(report));
+                }
+                Says::Hello(_) => panic!("one hello is enough"),
+                Says::Progress(_) | Says::Heartbeat(_) => {}
+            }
+            let undurable = cluster.reports.len() - cluster.durable;
+            cluster.durable += cluster.choices.below(undurable + 2).min(undurable);
+            if cluster.durable > before {
+                let number = cluster.durable as u64;
+                let message = Some(Message::Acknowledge(Acknowledge { number }));
+                self.out.push_back(CoordinatorMessage { message });
+            }
+            drop(cluster);
+            self.lasts = self.lasts.map(|lasts| lasts - 1);
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Agents for Node {
+    type SessionStream = Answers;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Answers>, Status> {
+        let mut requests = request.into_inner();
+        let (out, lasts) = {
+            let mut cluster = self.cluster();
+            if let Some(error) = &cluster.refuse {
+                return Err(to_status(error));
+            }
+            if cluster.leader != self.me {
+                return Err(cluster.not_leader());
+            }
+            cluster.sessions += 1;
+            let lasts = cluster.lasts;
+            let lasts = lasts.map(|most| cluster.choices.below(most));
+            // A leader knows at least what is durable, and may know more of what it has.
+            (cluster.greeting(cluster.durable as u64), lasts)
+        };
+        let first = requests.message().await?.unwrap();
+        let Some(Says::Hello(hello)) = first.message else { panic!("hello comes first") };
+        self.cluster().hellos.push(hello);
+        let talk = Talk { node: self.clone(), requests, out, lasts };
+        let answers = futures_util::stream::unfold(Some(talk), |talk| async { talk?.next().await });
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// A cluster of so many nodes, and the tasks that serve them.
+async fn cluster(nodes: usize, seed: u64, servers: &mut JoinSet<()>) -> Arc<Mutex<Cluster>> {
+    println!("seed {seed}");
+    let cluster = Arc::new(Mutex::new(Cluster::new(seed)));
+    for me in 0..nodes {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        cluster.lock().unwrap().urls.push(url);
+        serve(listener, Node { me, cluster: cluster.clone() }, servers);
+    }
+    cluster
+}
+
+fn serve(listener: TcpListener, node: Node, servers: &mut JoinSet<()>) {
+    let service = AgentsServer::new(node).max_decoding_message_size(64 << 20);
+    let server = tonic::transport::Server::builder().add_service(service);
+    servers.spawn(async move {
+        server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+    });
+}
+
+fn agent(backend: &Arc<Reporter>) -> Agent {
+    let options = AgentOptions {
+        name: "a1".into(),
+        slots: 4,
+        incarnation: "01JD1111111111111111111111".into(),
+        labels: [("zone".to_owned(), "b".to_owned())].into(),
+    };
+    Agent::new(options, backend.clone())
+}
+
+fn task(name: &str, pod: &str) -> TaskInvocation {
+    TaskInvocation {
+        attempt: Some(attempt(name)),
+        pod_json: pod.to_owned(),
+        ..TaskInvocation::default()
+    }
+}
+
+fn attempt(name: &str) -> AttemptId {
+    AttemptId { run_id: RUN.into(), task_run: name.into(), attempt: 1, placement: 1 }
+}
+
+/// Waits for something of the cluster, which tells of its changes.
+async fn until(cluster: &Arc<Mutex<Cluster>>, what: &str, holds: impl Fn(&Cluster) -> bool) {
+    let changed = cluster.lock().unwrap().changed.clone();
+    let wait = async {
+        while !holds(&cluster.lock().unwrap()) {
+            // Also changes that nobody tells of are seen soon.
+            let _ = tokio::time::timeout(Duration::from_millis(20), changed.notified()).await;
+        }
+    };
+    tokio::time::timeout(BOUND, wait).await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
+fn options(cluster: &Arc<Mutex<Cluster>>) -> ServeOptions {
+    ServeOptions { servers: cluster.lock().unwrap().urls.clone() }
+}
+
+#[tokio::test]
+async fn every_report_arrives_once_and_in_order_whatever_happens_to_sessions() {
+    for seed in [1, 0xfeed, 0x5eed_5eed] {
+        let mut servers = JoinSet::new();
+        let cluster = cluster(3, seed, &mut servers).await;
+        {
+            let mut cluster = cluster.lock().unwrap();
+            cluster.lasts = Some(3);
+            cluster.tasks = (0..12).map(|n| task(&format!("t{n}"), "steps 300")).collect();
+            cluster.stops = vec![Stop { attempt: Some(attempt("never-came")), ..Stop::default() }];
+        }
+        let backend = Arc::new(Reporter::default());
+        let shutdown = CancellationToken::new();
+        let agent = agent(&backend).serve(options(&cluster), shutdown.clone(), |_| {});
+        let story = async {
+            until(&cluster, "all ends", |cluster| {
+                let tasks = cluster.tasks.iter().map(|task| task.attempt.as_ref().unwrap());
+                tasks.chain([&attempt("never-came")]).all(|attempt| cluster.has_ended(attempt))
+            })
+            .await;
+            // What is not durable yet may be lost once more; then no session ends any more.
+            cluster.lock().unwrap().lasts = None;
+            shutdown.cancel();
+        };
+        let (ended, ()) = tokio::join!(agent, story);
+        ended.unwrap();
+
+        let cluster = cluster.lock().unwrap();
+        assert!(cluster.sessions > 10, "{} sessions are no test", cluster.sessions);
+        assert_eq!(cluster.hellos[0].labels["zone"], "b");
+        assert_eq!(cluster.hellos[0].incarnation, "01JD1111111111111111111111");
+        let starts = backend.started.lock().unwrap();
+        assert!(starts.len() == 12 && starts.values().all(|count| *count == 1), "{starts:?}");
+        for task in &cluster.tasks {
+            let of_task = cluster.reports.iter().filter(|report| report.attempt == task.attempt);
+            let said: Vec<String> = of_task
+                .map(|report| match report.what.as_ref().unwrap() {
+                    report::What::Started(_) => "started".to_owned(),
+                    report::What::StepStarted(step) => step.step.clone(),
+                    report::What::Ended(_) => "ended".to_owned(),
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let mut wanted = vec!["started".to_owned()];
+            wanted.extend((0..300).map(|step| step.to_string()));
+            wanted.push("ended".to_owned());
+            assert_eq!(said, wanted);
+        }
+        let stopped =
+            cluster.reports.iter().find(|report| report.attempt == Some(attempt("never-came")));
+        let Some(report::What::Ended(end)) = stopped.unwrap().what.clone() else { panic!() };
+        assert_eq!(end.outcome, Some(ended::Outcome::Stopped(Stopped {})));
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_holds_is_said_to_the_next_leader_and_dropped_when_it_says_so() {
+    let mut servers = JoinSet::new();
+    let cluster = cluster(2, 11, &mut servers).await;
+    {
+        let mut cluster = cluster.lock().unwrap();
+        cluster.tasks = vec![task("long", "wait"), task("short", "steps 1")];
+        // The first session ends once both have begun.
+        cluster.lasts = Some(6);
+    }
+    let backend = Arc::new(Reporter::default());
+    let shutdown = CancellationToken::new();
+    let agent = agent(&backend).serve(options(&cluster), shutdown.clone(), |_| {});
+    let story = async {
+        until(&cluster, "the end of the short one", |cluster| cluster.has_ended(&attempt("short")))
+            .await;
+        let before = cluster.lock().unwrap().hellos.len();
+        until(&cluster, "another session", |cluster| cluster.hellos.len() > before + 1).await;
+        {
+            let mut cluster = cluster.lock().unwrap();
+            let hello = cluster.hellos.last().unwrap();
+            assert_eq!(hello.running, [attempt("long")]);
+            assert_eq!(hello.runs, [RUN]);
+            cluster.stops.push(Stop { attempt: Some(attempt("long")), ..Stop::default() });
+        }
+        until(&cluster, "the end of the long one", |cluster| cluster.has_ended(&attempt("long")))
+            .await;
+        cluster.lock().unwrap().ended_runs.push(RUN.to_owned());
+        until(&cluster, "the run to be cleaned up", |_| {
+            !backend.cleaned.lock().unwrap().is_empty()
+        })
+        .await;
+        let before = cluster.lock().unwrap().hellos.len();
+        until(&cluster, "another session", |cluster| cluster.hellos.len() > before + 1).await;
+        {
+            let mut cluster = cluster.lock().unwrap();
+            let hello = cluster.hellos.last().unwrap();
+            assert!(hello.running.is_empty());
+            cluster.lasts = None;
+        }
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(agent, story);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn output_waits_while_there_is_no_coordinator() {
+    let mut servers = JoinSet::new();
+    let cluster = cluster(1, 5, &mut servers).await;
+    let url = cluster.lock().unwrap().urls[0].clone();
+    cluster.lock().unwrap().tasks = vec![task("loud", "output 150")];
+    cluster.lock().unwrap().lasts = Some(8);
+    let backend = Arc::new(Reporter::default());
+    let shutdown = CancellationToken::new();
+    let (changes, mut changed) = tokio::sync::mpsc::unbounded_channel();
+    let agent = agent(&backend).serve(
+        ServeOptions { servers: vec![url.clone()] },
+        shutdown.clone(),
+        move |change| {
+            changes.send(change).unwrap();
+        },
+    );
+    let story = async {
+        assert!(matches!(changed.recv().await.unwrap(), Change::Connected { .. }));
+        // The only coordinator goes, with its listener.
+        servers.shutdown().await;
+        loop {
+            if let Change::Alone { why } = changed.recv().await.unwrap() {
+                println!("{why}");
+                break;
+            }
+        }
+        let full = async {
+            // 32 MiB, what a channel of 64 holds, and what is in hands.
+            while backend.reported.load(Ordering::SeqCst) < 32 + 64 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(BOUND, full).await.unwrap();
+        let known = cluster.lock().unwrap().durable as u64;
+        let ahead = backend.reported.load(Ordering::SeqCst) - known.min(1);
+        assert!(ahead <= 32 + 64 + 40, "{ahead} MiB are in memory");
+        let address = url.strip_prefix("http://").unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
+        cluster.lock().unwrap().lasts = None;
+        serve(listener, Node { me: 0, cluster: cluster.clone() }, &mut servers);
+        until(&cluster, "all output", |cluster| cluster.has_ended(&attempt("loud"))).await;
+        assert_eq!(cluster.lock().unwrap().reports.len(), 152);
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(agent, story);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_was_superseded_kills_what_it_runs_and_gives_up() {
+    let mut servers = JoinSet::new();
+    let cluster = cluster(1, 3, &mut servers).await;
+    cluster.lock().unwrap().tasks = vec![task("long", "wait")];
+    cluster.lock().unwrap().lasts = Some(20);
+    let backend = Arc::new(Reporter::default());
+    let agent = agent(&backend).serve(options(&cluster), CancellationToken::new(), |_| {});
+    let story = async {
+        until(&cluster, "the start", |cluster| !cluster.reports.is_empty()).await;
+        cluster.lock().unwrap().refuse = Some(Error {
+            code: "conflict/agent-superseded".into(),
+            message: "another agent is called a1".into(),
+            hint: "give it another --name".into(),
+            ..Error::default()
+        });
+        backend.killed.notified().await;
+    };
+    let (ended, ()) = tokio::join!(agent, tokio::time::timeout(BOUND, story).map_ok());
+    let error = ended.unwrap_err();
+    assert_eq!(error.code, "conflict/agent-superseded");
+    assert_eq!(error.hint, "give it another --name");
+}
+
+/// A bound that is over fails the test.
+trait MapOk {
+    async fn map_ok(self);
+}
+
+impl<F: Future<Output = Result<(), tokio::time::error::Elapsed>>> MapOk for F {
+    async fn map_ok(self) {
+        self.await.unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! Addresses of nodes, and connections to them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::error::{Error, Result};
+
+/// How long a node may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How often a connection is tried on which nothing moves, and how long the answer may take: so a
+/// node that hangs is noticed within about three seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(2);
+/// What a node may send ahead on one stream, and on one connection.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// Largest message that is taken from a node.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// The URLs that people wrote, as they are used: `host:port` means `http://host:port`.
+pub fn urls<T: AsRef<str>>(texts: &[T]) -> Result<Vec<String>> {
+    let mut urls = Vec::new();
+    for text in texts.iter().flat_map(|text| text.as_ref().split(',')) {
+        let text = text.trim();
+        if !text.is_empty() {
+            let url = url(text)?;
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+    }
+    match urls.is_empty() {
+        true => Err(Error::NoServer),
+        false => Ok(urls),
+    }
+}
+
+fn url(text: &str) -> Result<String> {
+    let refuse = |reason: &'static str| Error::Server { url: text.to_owned(), reason };
+    let full = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    };
+    let uri: Uri = full.parse().map_err(|_| refuse("this is no URL"))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") => return Err(refuse("TLS is not supported yet; use http://")),
+        _ => return Err(refuse("only http:// is supported")),
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(refuse("it names no host"));
+    }
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        return Err(refuse("it names no port; for example http://host:7070"));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(refuse("it may have no path"));
+    }
+    Ok(full.trim_end_matches('/').to_owned())
+}
+
+/// Connects to a node.
+pub async fn connect(url: &str) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .map_err(|_| Error::Server { url: url.to_owned(), reason: "this is no URL" })?
+        .connect_timeout(CONNECT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    endpoint.connect().await.map_err(|error| Error::unreachable(url, &error))
+}
+
+/// Bits that no two clients share: for jitter and for keys, not for secrets.
+pub fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_as_people_write_them() {
+        let urls = urls(&["a:1,http://b:2/", " [::1]:3 ", "a:1", ""]).unwrap();
+        assert_eq!(urls, ["http://a:1", "http://b:2", "http://[::1]:3"]);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_a_reason() {
+        for (text, reason) in [
+            ("https://a:1", "TLS"),
+            ("ftp://a:1", "only http"),
+            ("http://a", "no port"),
+            ("a", "no port"),
+            ("http://a:1/api", "no path"),
+            ("http://:1", ""),
+            ("a b:1", "no URL"),
+            ("a:99999999", ""),
+        ] {
+            let error = urls(&[text]).expect_err(text).to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        assert!(matches!(urls(&[] as &[&str]), Err(Error::NoServer)));
+        assert!(matches!(urls(&[" , "]), Err(Error::NoServer)));
+    }
+
+    #[test]
+    fn random_bits_differ() {
+        assert_ne!(random(), random());
+    }
+}

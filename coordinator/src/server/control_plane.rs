@@ -1,0 +1,214 @@
+//! What the server needs of the node behind it. The node implements it; the server parses, checks,
+//! filters, formats and limits.
+//!
+//! Everything that may take long has a deadline, and an implementation answers by then: with
+//! `unavailable/no-quorum` when nothing can be agreed on, and `deadline/exceeded` otherwise.
+
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tenon_engine::RunId;
+use tenon_engine::command::CancelMode;
+use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello};
+use tenon_proto::control::v1::{ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
+use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+
+use super::fault::Result;
+use super::metrics::Gauges;
+use crate::intake::Prepared;
+
+/// Items that come one after the other; an error is the last one.
+pub type Items<T> = Pin<Box<dyn Stream<Item = Result<T>> + Send>>;
+
+/// What a client calls a request, so that sending it twice does it once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// The client's words.
+    pub key: String,
+    /// SHA-256 of the request, hex: another request may not use the same key.
+    pub request: String,
+}
+
+/// A run that was started, now or by an earlier request with the same key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Started {
+    /// The run.
+    pub run: Run,
+    /// It was started by an earlier request.
+    pub replayed: bool,
+}
+
+/// How a run is to be ended early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cancel {
+    /// Tekton's way.
+    pub mode: CancelMode,
+    /// Kill instead of asking steps to end.
+    pub now: bool,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// A change of the cluster's members or leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Make a cluster of this node, then add these.
+    Init {
+        /// URLs of further, empty nodes.
+        peers: Vec<String>,
+    },
+    /// Add a node.
+    Add {
+        /// Where it is reached.
+        url: String,
+        /// Its name; its own when empty.
+        name: String,
+        /// Without a vote.
+        learner: bool,
+    },
+    /// Remove a node.
+    Remove {
+        /// Its id, name or URL.
+        member: String,
+        /// Even if the rest would have no quorum of nodes that answer.
+        force: bool,
+    },
+    /// Hand leadership over.
+    Transfer {
+        /// Id, name or URL of the new leader; any when empty.
+        to: String,
+    },
+}
+
+/// Whether a node can serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// A leader is known and this node has caught up with it.
+    Ready,
+    /// It cannot, for this reason.
+    NotReady(String),
+}
+
+/// A session with an agent, seen from the server.
+pub struct Session {
+    /// What the agent says after its hello. Dropped when the connection is lost.
+    pub to_node: mpsc::Sender<AgentMessage>,
+    /// What it is told; an error ends the session.
+    pub from_node: mpsc::Receiver<Result<CoordinatorMessage>>,
+}
+
+/// The stored events, in records as [`tenon_reporter::history::encode`] makes them, by index. Between
+/// them are records that are no events; a reader skips them.
+pub trait EventSource: Send + Sync {
+    /// The last record that may be read, as it grows. Closed when the node stops.
+    fn visible(&self) -> watch::Receiver<u64>;
+    /// The first record that is still there.
+    fn first_index(&self) -> u64;
+    /// Records from `from` on, at least one if there is one, about `max_bytes` of them; nothing else
+    /// than memory is read. `None` if files have to be.
+    fn read_memory(&self, from: u64, max_bytes: usize) -> Option<Vec<(u64, Arc<[u8]>)>>;
+    /// Likewise, reading files: blocks.
+    fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, Arc<[u8]>)>>;
+    /// A record at or before the first one with an event after `seq`: blocks.
+    fn after(&self, seq: u64) -> Result<u64>;
+    /// Ranges of records (both ends included, ascending) outside of which there is no event of the
+    /// run, from record `from` on, as far as they are known now: blocks.
+    fn ranges_of(&self, run: RunId, from: u64) -> Result<Vec<(u64, u64)>>;
+}
+
+/// A node, as the server sees it.
+#[tonic::async_trait]
+pub trait ControlPlane: Send + Sync + 'static {
+    // Runs.
+
+    /// Starts a run. When this returns, it is on the disks of a majority.
+    async fn submit(
+        &self,
+        prepared: Box<Prepared>,
+        once: Option<Once>,
+        deadline: Instant,
+    ) -> Result<Started>;
+
+    /// Ends a run early. `not-found/run`, or `conflict/run-ended` if it is over.
+    async fn cancel(&self, run: RunId, cancel: Cancel, deadline: Instant) -> Result<()>;
+
+    /// Runs the same again: from the beginning, or keeping what succeeded. `conflict/run-active` if
+    /// it goes on.
+    async fn rerun(
+        &self,
+        run: RunId,
+        from_failed: bool,
+        once: Option<Once>,
+        deadline: Instant,
+    ) -> Result<Started>;
+
+    /// Starts a run that is pending. `conflict/run-not-pending` if it is not.
+    async fn release(&self, run: RunId, deadline: Instant) -> Result<()>;
+
+    /// Waits until this node has applied what was committed when this was called, so that a read
+    /// after it sees every write that was acknowledged before.
+    async fn read_barrier(&self, deadline: Instant) -> Result<()>;
+
+    /// One run; `None` if there is none. Blocks.
+    fn get(&self, run: RunId) -> Result<Option<Run>>;
+
+    /// Visits runs from the newest to the oldest, beginning below `before`, until told to stop.
+    /// Blocks.
+    fn visit_runs(
+        &self,
+        before: Option<RunId>,
+        visit: &mut dyn FnMut(Run) -> ControlFlow<()>,
+    ) -> Result<()>;
+
+    /// What every task of a run does or waits for; `None` if there is no such run. Blocks.
+    fn explain(&self, run: RunId) -> Result<Option<ExplainRunResponse>>;
+
+    /// The run object and its children as YAML documents; `None` if there is no such run. Blocks.
+    fn objects(&self, run: RunId) -> Result<Option<String>>;
+
+    /// The stored events.
+    fn events(&self) -> Arc<dyn EventSource>;
+
+    // The cluster.
+
+    /// The cluster as this node sees it. Does not wait.
+    fn status(&self) -> ClusterStatus;
+
+    /// Whether this node can serve. Does not wait.
+    fn readiness(&self) -> Readiness;
+
+    /// Figures for the metrics. Does not wait.
+    fn gauges(&self) -> Gauges;
+
+    /// Changes members or leader; returns when it is done.
+    async fn change(&self, change: Change, deadline: Instant) -> Result<()>;
+
+    /// A consistent copy of everything.
+    async fn backup(&self, deadline: Instant) -> Result<Items<Bytes>>;
+
+    /// Agrees on an entry that changes nothing.
+    async fn probe(&self, payload: Bytes, deadline: Instant) -> Result<ProbeResponse>;
+
+    // Agents and peers.
+
+    /// A session with an agent; `unavailable/not-leader` with the leader's URL on other nodes.
+    async fn session(&self, hello: Hello) -> Result<Session>;
+
+    /// Checks who wants to send Raft messages, and answers with this node's own header. The fault's
+    /// code begins with `peer/`.
+    fn greet(&self, header: &Header) -> Result<Header>;
+
+    /// Takes Raft messages of a member that was greeted; waits while there is no room for them.
+    async fn receive(&self, from: u64, messages: Vec<Bytes>) -> Result<()>;
+
+    /// Part of a snapshot.
+    async fn fetch(&self, request: FetchRequest) -> Result<Items<Chunk>>;
+
+    /// Makes this empty node a member.
+    async fn adopt(&self, request: AdoptRequest) -> Result<AdoptReply>;
+}
