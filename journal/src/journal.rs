@@ -150,8 +150,10 @@ pub(crate) struct Writer {
     pub active: Option<Active>,
     /// The active file holds bytes that were not synced.
     pub unsynced: bool,
-    /// Directories whose entries were changed and not synced.
-    pub dirty_directories: Vec<PathBuf>,
+    /// A write failed and was taken back, and that is not synced.
+    pub torn: bool,
+    /// A file was created and the directory is not synced.
+    pub dirty_directory: bool,
     spare: Vec<u8>,
     sealed: bool,
 }
@@ -164,7 +166,7 @@ impl Journal {
     /// Opens or creates the journal in a directory, mends a torn tail, and locks the directory against other writers.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<(Journal, Recovered), Error> {
         let dir = dir.as_ref().to_owned();
-        let dirty_directories = directory::create(&*options.disk, &dir)?;
+        directory::create(&*options.disk, &dir)?;
         let lock = options.disk.lock_dir(&dir).map_err(Error::io("lock the directory", &dir))?;
         let Some(lock) = lock else {
             return Err(Error::Locked { dir });
@@ -183,7 +185,8 @@ impl Journal {
         let writer = Writer {
             active: start.active,
             unsynced: false,
-            dirty_directories,
+            torn: false,
+            dirty_directory: false,
             spare: Vec::new(),
             sealed: false,
         };
@@ -360,9 +363,10 @@ impl Shared {
             synced.map_err(|error| self.fail(error))?;
             writer.unsynced = false;
         }
-        for dir in writer.dirty_directories.drain(..) {
-            directory::sync(self.disk(), &dir).map_err(|error| self.fail(error))?;
+        if std::mem::take(&mut writer.dirty_directory) {
+            directory::sync(self.disk(), &self.dir).map_err(|error| self.fail(error))?;
         }
+        writer.torn = false;
         let mut state = lock(&self.state);
         state.durable_next = state.file_next;
         self.durable_changed.notify_all();
@@ -400,6 +404,8 @@ impl Shared {
                 // Part of the piece may be there: without this, a shorter retry would leave its rest behind the tail.
                 self.places().forget();
                 let shortened = active.file.set_len(active.offset);
+                writer.unsynced = true;
+                writer.torn = true;
                 let error = Error::io("write the file", &active.path)(error);
                 let error = if shortened.is_err() || !matches!(error, Error::NoSpace { .. }) {
                     self.fail(error)
@@ -430,13 +436,17 @@ impl Shared {
         let file = self.disk().create(&segment.path);
         let file = file.map_err(Error::io("create the file", &segment.path))?;
         if let Err(error) = file.write_all_at(&head, 0) {
-            let _ = self.disk().remove_file(&segment.path);
-            return Err(Error::io("write the file", &segment.path)(error));
+            let error = Error::io("write the file", &segment.path)(error);
+            writer.dirty_directory = true;
+            writer.torn = true;
+            // Left there, it would pass for the segment that follows whatever is written next.
+            let removed = self.disk().remove_file(&segment.path);
+            return Err(if removed.is_err() { self.fail(error) } else { error });
         }
         writer.sealed |= writer.active.is_some();
         writer.active = Some(Active { file, path: segment.path.clone(), offset: SEGMENT_HEAD });
         writer.unsynced = true;
-        writer.dirty_directories.push(self.dir.clone());
+        writer.dirty_directory = true;
         lock(&self.state).segments.push(Segment::new(segment));
         Ok(())
     }

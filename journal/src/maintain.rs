@@ -3,6 +3,8 @@
 //! Every step leaves a directory that opens: newest segments go first when a suffix is cut and oldest first when a prefix
 //! is deleted, each made durable before the next, so that a crash never leaves a gap.
 
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::MutexGuard;
 
 use crate::disk::Appender;
@@ -20,6 +22,11 @@ impl Journal {
         let shared = &self.shared;
         let _maintenance = shared.maintain();
         let mut writer = lock(&shared.writer);
+        drop(shared.usable_state()?);
+        if writer.torn {
+            // A write that failed may have left some of these records, or a file for them, behind what counts.
+            shared.sync_files(&mut writer)?;
+        }
         {
             let mut state = shared.usable_state()?;
             if from >= state.next {
@@ -60,13 +67,11 @@ impl Journal {
             let oldest = {
                 let state = lock(&shared.state);
                 match &state.segments[..] {
-                    [oldest, second, ..] if second.file.first <= keep_from => {
-                        oldest.file.path.clone()
-                    }
+                    [oldest, second, ..] if second.file.first <= keep_from => oldest.file.clone(),
                     _ => return Ok(()),
                 }
             };
-            directory::unlink(shared.disk(), &oldest)?;
+            shared.unlink(&oldest)?;
             lock(&shared.state).segments.remove(0);
         }
     }
@@ -87,10 +92,7 @@ impl Journal {
         writer.active = None;
         writer.unsynced = false;
         let mut start_over = || {
-            segments
-                .iter()
-                .rev()
-                .try_for_each(|segment| directory::unlink(shared.disk(), &segment.file.path))?;
+            segments.iter().rev().try_for_each(|segment| shared.unlink(&segment.file))?;
             shared.begin_segment(&mut writer, next_index.max(1))?;
             shared.sync_files(&mut writer).map(drop)
         };
@@ -121,6 +123,31 @@ impl Shared {
         Maintenance { shared: self, _lock: lock(&self.maintenance) }
     }
 
+    /// Unlinks a segment, durably, in whatever forms it is there.
+    fn unlink(&self, segment: &SegmentFile) -> Result<(), Error> {
+        // The sealed form counts where there are both, so it goes last.
+        for sealed in [false, true] {
+            let form = SegmentFile::new(&self.dir, segment.first, sealed);
+            if form == *segment || self.disk().exists(&form.path) {
+                self.unlink_file(&form.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unlink_file(&self, path: &Path) -> Result<(), Error> {
+        match self.disk().remove_file(path) {
+            // An earlier attempt failed after the first half.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            other => other.map_err(Error::io("remove the file", path))?,
+        }
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> Result<(), Error> {
+        directory::sync(self.disk(), &self.dir).map_err(|error| self.fail(error))
+    }
+
     fn truncate_files(&self, writer: &mut Writer, from: u64) -> Result<(), Error> {
         loop {
             let newest = {
@@ -133,7 +160,7 @@ impl Shared {
             let Some(newest) = newest else { break };
             writer.active = None;
             writer.unsynced = false;
-            directory::unlink(self.disk(), &newest.file.path)?;
+            self.unlink(&newest.file)?;
         }
         let Some(tail) = lock(&self.state).segments.last().cloned() else {
             return Ok(());
@@ -169,7 +196,7 @@ impl Shared {
         let plain = Segment::new(SegmentFile::new(&self.dir, sealed.file.first, false));
         let mut frames = self.frames(sealed, sealed.file.first)?;
         let mut record = Vec::new();
-        self.replace(sealed, &plain, |out| {
+        self.rewrite(&plain, |out| {
             while frames.next_index() < from {
                 let index = frames.next_index();
                 match frames.next()? {
@@ -193,6 +220,7 @@ impl Shared {
             }
             Ok(())
         })?;
+        self.unlink_file(&sealed.file.path)?;
         Ok(plain)
     }
 
@@ -218,7 +246,7 @@ impl Shared {
         let mut points = Vec::new();
         let mut offset = SEGMENT_HEAD;
         let mut frames = self.frames(plain, plain.file.first)?;
-        self.replace(plain, &sealed, |out| {
+        self.rewrite(&sealed, |out| {
             let mut raw = Vec::new();
             let mut first = plain.file.first;
             loop {
@@ -247,13 +275,14 @@ impl Shared {
             }
         })?;
         points.iter().for_each(|(index, offset)| sealed.note(*index, *offset));
+        // The sealed form counts from here on, and the next start removes a plain one that is left beside it.
+        let _ = self.unlink_file(&plain.file.path);
         Ok(sealed)
     }
 
-    /// Writes a segment in its other form, durably, and then unlinks the old form.
-    fn replace(
+    /// Writes a segment in its other form, durably. The old form is still there.
+    fn rewrite(
         &self,
-        old: &Segment,
         new: &Segment,
         fill: impl FnOnce(&mut Appender) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -266,10 +295,11 @@ impl Shared {
             write(&mut out, &head.encode(), new)?;
             fill(&mut out)?;
             out.finish().map_err(Error::io("write the file", &temporary))?;
-            directory::publish(self.disk(), &temporary, &new.file.path)?;
-            directory::unlink(self.disk(), &old.file.path)
+            let renamed = self.disk().rename(&temporary, &new.file.path);
+            renamed.map_err(Error::io("rename the file", &temporary))
         };
-        complete().inspect_err(|_| drop(self.disk().remove_file(&temporary)))
+        complete().inspect_err(|_| drop(self.disk().remove_file(&temporary)))?;
+        self.sync_directory()
     }
 
     fn frames(&self, segment: &Segment, index: u64) -> Result<Frames, Error> {

@@ -3,13 +3,15 @@
 //! Invariant: only bytes that cannot have been acknowledged are ever removed. Whatever else is wrong is reported and left
 //! alone, and then nothing at all is changed.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
+use crate::frame::{self, HEAD, Head};
 use crate::journal::{Active, Options, Segment, Verify};
 use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::source::{Frames, Next};
-use crate::{Error, directory, frame};
+use crate::{Error, directory};
 
 /// What `open` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(crate) struct Start {
     pub next: u64,
     pub active: Option<Active>,
     pub cut: Option<Cut>,
+    /// From where on the newest segment's bytes are not known to have been synced.
+    unproven: u64,
 }
 
 /// What to do to the tail once everything was found good.
@@ -61,6 +65,7 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
         next: options.first_index.max(1),
         active: None,
         cut: None,
+        unproven: 0,
     };
     let mut mend = Mend::Nothing;
 
@@ -85,11 +90,20 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
             continue;
         }
         let mut frames = Frames::new(file.clone(), handle, head.salt, head.first, SEGMENT_HEAD);
+        // Records that were not durable yet when the newest one so far was appended, and where they begin.
+        let mut unproven = VecDeque::new();
         let bad = loop {
+            let begin = frames.offset();
             if frames.at_seek_point() {
                 segment.note(frames.next_index(), frames.offset());
             }
             match frames.next()? {
+                Next::Record(payload) if is_tail => {
+                    let head = Head::parse(&frames.bytes()[payload.start - HEAD..]);
+                    let durable = head.and_then(|head| head.durable()).unwrap_or(0);
+                    unproven.push_back((frames.next_index() - 1, begin));
+                    while unproven.pop_front_if(|(index, _)| *index <= durable).is_some() {}
+                }
                 Next::Record(_) => {}
                 Next::End => break None,
                 Next::Bad(reason) => break Some(reason),
@@ -124,6 +138,13 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
                     .damaged(offset, format!("records {next} to {} are missing", start.next - 1)));
             }
             start.next = next;
+            start.unproven = match unproven.front() {
+                Some((index, begin)) if *index > head.first => *begin,
+                // The file's head is no older than its first record.
+                Some(_) => 0,
+                None if next == head.first => 0,
+                None => offset,
+            };
         }
         start.segments.push(segment);
     }
@@ -155,11 +176,19 @@ fn carry_out(disk: &dyn Disk, dir: &Path, start: &mut Start, mend: Mend) -> Resu
             directory::unlink(disk, &path)?;
         }
     }
+    // What is not there any more must not come back either.
+    directory::sync(disk, dir)?;
     if let Some(tail) = start.segments.last().filter(|tail| !tail.file.sealed) {
         let active = Active::open(disk, &tail.file)?;
-        // A process that was killed leaves records in the page cache only: they count as durable from here on.
+        // A process that was killed leaves records in the page cache only: they count as durable from here on. If it was a
+        // failed sync that ended it, the system takes them for written although they are not: only writing helps.
+        let again = active.offset.saturating_sub(start.unproven);
+        let mut bytes = vec![0; usize::try_from(again).unwrap_or(0)];
+        let read = active.file.read_full_at(&mut bytes, start.unproven);
+        let read = read.map_err(Error::io("read the file", &tail.file.path))?;
+        let written = active.file.write_all_at(&bytes[..read], start.unproven);
+        written.map_err(Error::io("write the file", &tail.file.path))?;
         active.file.sync_data().map_err(Error::io("sync the file", &tail.file.path))?;
-        directory::sync(disk, dir)?;
         start.active = Some(active);
     }
     Ok(())
