@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::events::check_order;
 use super::sim::*;
-use crate::command::CancelMode;
+use crate::command::{CancelMode, RunObject};
 use crate::event::Kind;
 use crate::report::{Ending, Outcome, Report, StepEnd};
-use crate::{AttemptId, Command, Engine, Event, Submission, Time, Work};
+use crate::rerun::{KEPT, Rerun};
+use crate::{AttemptId, Command, Engine, Event, RunId, Submission, Time, Work};
 
 /// SplitMix64: enough for tests, and the same everywhere.
 struct Random(u64);
@@ -136,40 +137,112 @@ fn stored(command: Command) -> Command {
     read
 }
 
-/// Runs one schedule on two engines, the second of which reads its commands back from a log, and
-/// returns its events.
+/// An engine, a twin that reads its commands back from a log, a third that is exported and imported
+/// all the time, and somebody who follows what is pending by asking for changed runs only.
+struct World {
+    engine: Engine,
+    twin: Engine,
+    moved: Engine,
+    pending: BTreeMap<RunId, Vec<Work>>,
+    events: Vec<Event>,
+    /// One move for so many commands.
+    moves_every: usize,
+    commands: usize,
+}
+
+impl World {
+    fn new(moves_every: usize) -> World {
+        World {
+            engine: Engine::new(),
+            twin: Engine::new(),
+            moved: Engine::new(),
+            pending: BTreeMap::new(),
+            events: Vec::new(),
+            moves_every,
+            commands: 0,
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        let told = self.engine.apply(command.clone());
+        assert_eq!(told, self.twin.apply(stored(command.clone())), "two engines say the same");
+        assert!(self.engine == self.twin, "two engines are the same");
+        assert_eq!(told, self.moved.apply(command), "a moved engine goes on as the first");
+        self.events.extend(told);
+        self.commands += 1;
+        if self.commands.is_multiple_of(self.moves_every) {
+            let mut moved = Engine::starting_at(self.moved.next_seq());
+            for run in self.moved.runs() {
+                let bytes = self.moved.export(run).expect("a run");
+                assert_eq!(moved.import(&bytes), Ok(run));
+            }
+            self.moved = moved;
+        }
+        assert!(self.engine == self.moved, "a moved engine is the same");
+        for run in self.engine.take_changed() {
+            self.pending.insert(run, self.engine.pending_work_of(run));
+        }
+        let all: Vec<&Work> = self.pending.values().flatten().collect();
+        assert_eq!(all, self.engine.pending_work().iter().collect::<Vec<_>>());
+        let deadlines = self.engine.runs().filter_map(|run| self.engine.deadline_of(run));
+        assert_eq!(deadlines.min(), self.engine.next_deadline());
+        for run in self.engine.runs() {
+            let explained = self.engine.explain(run).expect("a run");
+            assert_eq!(explained.ended.is_some(), self.engine.outcome(run).is_some());
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.engine.runs().all(|run| self.engine.outcome(run).is_some())
+    }
+}
+
+fn run_id(number: u64) -> RunId {
+    RunId(ulid::Ulid(u128::from(number) + 7))
+}
+
+/// Runs one schedule and returns its events.
 fn simulate(seed: u64) -> Vec<Event> {
     let mut random = Random(seed);
-    let mut engine = Engine::new();
-    let mut twin = Engine::new();
-    let mut events = Vec::new();
+    let mut world = World::new(if seed.is_multiple_of(8) { 1 } else { 37 });
     let mut now = Time(1_700_000_000_000);
-    let mut apply = |engine: &mut Engine, command: Command| {
-        let told = engine.apply(command.clone());
-        assert_eq!(told, twin.apply(stored(command)), "two engines say the same");
-        assert!(*engine == twin, "two engines are the same");
-        events.extend(told);
-    };
-    let submission = Box::new(random_submission(&mut random));
-    apply(&mut engine, Command::Submit { time: now, submission });
+    let mut submissions = BTreeMap::new();
+    for number in 0..1 + random.below(2) {
+        let mut submission = random_submission(&mut random);
+        submission.run_id = run_id(number);
+        if random.one_in(6) {
+            submission.can_be_released = true;
+            if let RunObject::PipelineRun(run) = &mut submission.run {
+                run.spec.status = "PipelineRunPending".to_owned();
+            }
+        }
+        submissions.insert(submission.run_id, submission.clone());
+        world.apply(Command::Submit { time: now, submission: Box::new(submission) });
+    }
     let mut waiting: BTreeMap<AttemptId, Vec<Report>> = BTreeMap::new();
     let mut said: Vec<(AttemptId, Report)> = Vec::new();
     for _ in 0..5_000 {
-        if engine.outcome(RUN).is_some() {
+        if world.is_over() && !run_again(&mut random, &mut world, now, &mut submissions) {
             break;
         }
         now = now.plus_millis(i64::try_from(random.below(400)).expect("small"));
-        for work in engine.pending_work() {
+        // A leader whose clock is behind: it does not matter.
+        let skewed = now.plus_millis(-i64::try_from(random.below(300)).expect("small"));
+        for work in world.engine.pending_work() {
             if random.one_in(3) {
                 continue;
             }
             match work {
+                Work::Place { attempt, .. } if random.one_in(5) => {
+                    let (reason, message) = ("agent/full".to_owned(), "no free slot".to_owned());
+                    world.apply(Command::Defer { time: skewed, attempt, reason, message });
+                }
                 Work::Place { attempt, .. } => {
                     let agent = format!("agent-{}", random.below(3));
-                    apply(&mut engine, Command::Place { time: now, attempt, agent });
+                    world.apply(Command::Place { time: skewed, attempt, agent });
                 }
                 Work::Start { attempt, .. } => {
-                    let pod = engine.pod(&attempt).expect("a pod to start");
+                    let pod = world.engine.pod(&attempt).expect("a pod to start");
                     let steps: Vec<String> = pod.steps.iter().map(|s| s.name.clone()).collect();
                     waiting.entry(attempt).or_insert_with(|| reports(&mut random, now, &steps));
                 }
@@ -190,16 +263,17 @@ fn simulate(seed: u64) -> Vec<Event> {
             }
             let report = all.remove(0);
             said.push((attempt.clone(), report.clone()));
-            apply(&mut engine, Command::Report { time: now, attempt, report });
+            world.apply(Command::Report { time: skewed, attempt, report });
         }
         if !said.is_empty() && random.one_in(3) {
             let index = usize::try_from(random.below(said.len() as u64)).expect("small");
             let (attempt, report) = said[index].clone();
             // Said twice, or of an old placement: at worst it is the same end again.
             if !matches!(report, Report::Ended { .. }) {
-                apply(&mut engine, Command::Report { time: now, attempt, report });
+                world.apply(Command::Report { time: now, attempt, report });
             }
         }
+        let run = run_id(random.below(3));
         if random.one_in(60) {
             let mode = match random.below(3) {
                 0 => CancelMode::Cancelled,
@@ -207,16 +281,40 @@ fn simulate(seed: u64) -> Vec<Event> {
                 _ => CancelMode::StoppedRunFinally,
             };
             let message = "random".to_owned();
-            apply(&mut engine, Command::Cancel { time: now, run: RUN, mode, message });
+            world.apply(Command::Cancel { time: skewed, run, mode, message });
         }
-        if engine.next_deadline().is_some_and(|deadline| deadline <= now) {
-            apply(&mut engine, Command::Tick { time: now });
-            assert!(engine.next_deadline().is_none_or(|deadline| deadline > now));
+        if random.one_in(10) {
+            world.apply(Command::Release { time: skewed, run });
+        }
+        if world.engine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            world.apply(Command::Tick { time: now });
+            assert!(world.engine.next_deadline().is_none_or(|deadline| deadline > now));
         }
     }
-    assert!(engine.outcome(RUN).is_some(), "every run ends");
-    assert_eq!(engine.placed().count(), 0);
-    events
+    assert!(world.is_over(), "every run ends");
+    assert_eq!(world.engine.placed().count(), 0);
+    world.events
+}
+
+/// Sometimes runs one of the failed runs again, from its failed tasks on; once.
+fn run_again(
+    random: &mut Random,
+    world: &mut World,
+    now: Time,
+    submissions: &mut BTreeMap<RunId, Submission>,
+) -> bool {
+    let id = run_id(2);
+    if submissions.contains_key(&id) || random.one_in(2) {
+        return false;
+    }
+    let old = &submissions[&run_id(0)];
+    let Ok(rerun) = Rerun::from_failed(old, &world.engine.objects(run_id(0))) else {
+        return false;
+    };
+    let submission = old.again(id, rerun);
+    submissions.insert(id, submission.clone());
+    world.apply(Command::Submit { time: now, submission: Box::new(submission) });
+    true
 }
 
 #[test]
@@ -227,16 +325,28 @@ fn random_schedules_keep_the_invariants() {
         None => (0..400).collect(),
     };
     let mut kinds = BTreeMap::new();
+    let mut kept = 0;
     for seed in seeds {
         println!("SEED={seed}");
         let events = simulate(seed);
-        check_order(&events);
-        assert_eq!(events.last().map(|event| event.kind), Some(Kind::RunEnd));
+        assert!(events.windows(2).all(|pair| pair[0].seq < pair[1].seq), "seq rises");
+        for number in 0..3 {
+            let id = Some(run_id(number));
+            let of_run: Vec<Event> = events.iter().filter(|e| e.run_id == id).cloned().collect();
+            check_order(&of_run);
+            assert!(of_run.is_empty() || of_run.last().map(|e| e.kind) == Some(Kind::RunEnd));
+            let told = |kind: Kind| of_run.iter().filter(move |event| event.kind == kind);
+            assert!(of_run.is_empty() || told(Kind::RunStart).count() == 1);
+            for skip in told(Kind::TaskSkip).filter(|e| e.reason.as_deref() == Some(KEPT)) {
+                kept += 1;
+                assert!(told(Kind::TaskStart).all(|start| start.task != skip.task), "runs again");
+            }
+        }
         for event in &events {
             *kinds
                 .entry(short(event).split(' ').next().unwrap_or_default().to_owned())
                 .or_insert(0) += 1;
         }
     }
-    println!("{kinds:?}");
+    println!("{kinds:?}, {kept} kept");
 }
