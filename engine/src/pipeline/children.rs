@@ -118,6 +118,7 @@ impl Run {
             let state = &mut pipeline.tasks[task];
             state.children.push(child);
             state.running += 1;
+            pipeline.books.running += 1;
         }
     }
 }

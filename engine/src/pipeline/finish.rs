@@ -265,11 +265,11 @@ impl Run {
         let Some(pipeline) = &mut self.pipeline else {
             return;
         };
-        if pipeline.tasks.iter().any(|state| state.running > 0) {
+        if pipeline.books.running > 0 {
             return;
         }
         let halted = pipeline.is_halted();
-        if !halted && !pipeline.tasks.iter().all(PipelineTaskState::is_done) {
+        if !halted && pipeline.books.undone() > 0 {
             return;
         }
         let minutes = self.materials.flags.default_timeout_minutes;

@@ -4,6 +4,7 @@
 //! reconciler does: nothing is remembered that could be derived, and what was skipped for one reason
 //! may later be skipped for another.
 
+mod books;
 mod children;
 mod custom;
 mod finish;
@@ -13,6 +14,7 @@ mod state;
 mod status;
 mod timeouts;
 
+pub(crate) use books::Books;
 pub(crate) use custom::CustomRunState;
 pub(crate) use finish::Truth;
 pub(crate) use state::{Child, PipelineState, PipelineTaskState};

@@ -22,6 +22,10 @@ impl Run {
             return;
         }
         self.schedule_dag(now, log);
+        #[cfg(test)]
+        if let Some(pipeline) = &self.pipeline {
+            pipeline.audit(&self.task_runs);
+        }
         let dag_done = self.pipeline.as_ref().is_some_and(|p| p.is_dag_done());
         if dag_done && !self.is_halted() {
             self.schedule_finally(now, log);
@@ -43,19 +47,19 @@ impl Run {
         let stopping = pipeline.is_stopping();
         let mut start = Vec::new();
         let mut found_invalid = false;
-        for position in 0..pipeline.order.len() {
-            let index = pipeline.order[position];
-            let state = &pipeline.tasks[index];
+        while let Some(index) = pipeline.next_stale() {
+            let state = &mut pipeline.tasks[index];
             if state.is_scheduled() || state.invalid.is_some() {
                 continue;
             }
-            pipeline.tasks[index].skip = None;
+            let before = state.skip.take();
             match skip::fate_of_dag_task(pipeline, &self.task_runs, index, stopping) {
                 Fate::Wait => {}
                 Fate::Start => start.push(index),
                 Fate::Skip(reason) => pipeline.tasks[index].skip = Some(reason),
                 Fate::Invalid(message) => {
                     pipeline.tasks[index].invalid = Some(message);
+                    pipeline.book(index);
                     found_invalid = true;
                 }
                 Fate::Fatal(reason, message) => {
@@ -63,9 +67,13 @@ impl Run {
                     return;
                 }
             }
+            if pipeline.tasks[index].skip != before {
+                pipeline.book(index);
+            }
         }
         if found_invalid {
             // Nothing starts any more: what has not started is skipped, in a pass of its own.
+            pipeline.look_at_all();
             self.schedule_dag(now, log);
             return;
         }
@@ -105,7 +113,10 @@ impl Run {
                 pipeline.finally_start.get_or_insert(now);
             }
             match fate {
-                Fate::Skip(reason) => pipeline.tasks[index].skip = Some(reason),
+                Fate::Skip(reason) => {
+                    pipeline.tasks[index].skip = Some(reason);
+                    pipeline.book(index);
+                }
                 _ => start.push(index),
             }
         }
@@ -165,6 +176,7 @@ impl Run {
             return;
         }
         pipeline.cancel = Some(mode);
+        pipeline.look_at_all();
         pipeline.object.metadata.generation += 1;
         pipeline.object.spec.status = mode.as_str().to_owned();
         match mode {
@@ -183,7 +195,12 @@ impl Run {
         let Some(pipeline) = &mut self.pipeline else {
             return;
         };
-        for state in &mut pipeline.tasks {
+        let mut untold = std::mem::take(&mut pipeline.books.untold);
+        if rest.is_some() {
+            untold = (0..pipeline.tasks.len()).collect();
+        }
+        for index in untold {
+            let state = &mut pipeline.tasks[index];
             if state.skip_told || (state.is_scheduled() && state.kept.is_none()) {
                 continue;
             }

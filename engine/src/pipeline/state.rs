@@ -10,6 +10,7 @@ use tenon_tekton::v1::{
     PipelineRun, PipelineRunResult, PipelineSpec, PipelineTask, TaskRunResult, WorkspaceBinding,
 };
 
+use super::books::Books;
 use super::finish::Verdict;
 use super::skip::Skip;
 use crate::Time;
@@ -64,6 +65,8 @@ pub(crate) struct PipelineTaskState {
     pub(crate) kept: Option<KeptTask>,
     /// Its `task-skip` is out.
     pub(crate) skip_told: bool,
+    /// What the books have of it: whether it is done, and whether it stops the run.
+    pub(super) counted: (bool, bool),
 }
 
 impl PipelineTaskState {
@@ -82,6 +85,7 @@ impl PipelineTaskState {
             skip: None,
             kept: None,
             skip_told: false,
+            counted: (false, false),
         }
     }
 
@@ -149,6 +153,7 @@ pub(crate) struct PipelineState {
     /// The DAG's tasks, each after those it waits for.
     pub(crate) order: Vec<usize>,
     pub(crate) index: BTreeMap<String, usize>,
+    pub(crate) books: Books,
     pub(crate) cancel: Option<CancelMode>,
     /// `timeouts.tasks` was reached before the DAG was done.
     pub(crate) tasks_timed_out: bool,
@@ -188,6 +193,7 @@ impl PipelineState {
         self.graph = Graph::default();
         self.order.clear();
         self.index.clear();
+        self.books = Books::default();
     }
 
     /// Whether every index leads somewhere.
@@ -200,14 +206,15 @@ impl PipelineState {
             && (self.graph.is_empty() || self.graph.len() == self.dag_len)
             && edges.chain(&self.order).all(|task| *task < self.dag_len)
             && self.index.values().all(|task| *task < tasks)
+            && self.books.is_sound(self.order.len(), tasks)
     }
 
     pub(crate) fn is_dag_done(&self) -> bool {
-        self.dag().iter().all(PipelineTaskState::is_done)
+        self.books.undone_dag == 0
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.dag().iter().any(PipelineTaskState::stops_the_run)
+        self.books.stopping > 0
     }
 
     /// Everything stops and nothing starts, `finally` included.

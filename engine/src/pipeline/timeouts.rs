@@ -84,7 +84,10 @@ impl Run {
         let Some(pipeline) = &mut self.pipeline else {
             return;
         };
-        pipeline.tasks_timed_out |= tasks_due;
+        if tasks_due {
+            pipeline.tasks_timed_out = true;
+            pipeline.look_at_all();
+        }
         pipeline.finally_timed_out |= finally_due;
         pipeline.timed_out |= pipeline_due;
         let reason = StopReason::PipelineTimeout;
@@ -114,11 +117,13 @@ impl Run {
             return;
         };
         let state = &mut pipeline.tasks[task];
+        pipeline.books.running = pipeline.books.running.saturating_sub(1);
         state.running = state.running.saturating_sub(1);
         if state.running == 0 {
             let finish = super::finish::sum_up(state, &self.task_runs, &self.custom_runs);
             state.some_failed = !finish.succeeded;
             state.finish = Some(finish);
+            pipeline.book(task);
         } else if let Child::TaskRun(index) = child {
             let end = self.task_runs[index].end();
             let succeeded =

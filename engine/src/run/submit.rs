@@ -18,7 +18,7 @@ use crate::due::Due;
 use crate::event::{Kind, Status};
 use crate::log::{Header, Log, non_empty};
 use crate::outcome::RunOutcome;
-use crate::pipeline::{PipelineState, PipelineTaskState, Truth};
+use crate::pipeline::{Books, PipelineState, PipelineTaskState, Truth};
 use crate::taskrun::{TaskRunState, no_resolver, not_found};
 use crate::work::StopReason;
 use crate::{RunId, Time};
@@ -246,6 +246,7 @@ fn submit_pipeline_run(
         false => outcome,
     };
     run.header.pipeline_run = Some(run.name.clone());
+    run.task_runs.reserve(state.tasks.len());
     run.pipeline = Some(state);
     let mut event = run.run_event(Kind::RunStart, now);
     event.description = description;
@@ -267,6 +268,7 @@ fn unresolved(object: PipelineRun) -> PipelineState {
         graph: Graph::default(),
         order: Vec::new(),
         index: BTreeMap::new(),
+        books: Books::default(),
         cancel: None,
         tasks_timed_out: false,
         timed_out: false,
@@ -377,6 +379,7 @@ fn resolve(
         }
         state.tasks.push(task);
     }
+    state.open_books();
     Ok(())
 }
 

@@ -34,6 +34,7 @@ impl TaskRunState {
                 let attempt = &mut self.attempt;
                 attempt.requirements = requirements_of(&self.object, &plan.pod);
                 attempt.task_spec = Some(Arc::new(plan.task_spec));
+                attempt.pod_name.clone_from(&plan.pod.name);
                 attempt.pod = Some(Arc::new(plan.pod));
                 attempt.placement -= 1;
                 attempt.next_placement(ctx.header.run, &self.object.metadata.name);
@@ -244,6 +245,8 @@ impl TaskRunState {
         ctx.log.push(ctx.header, event);
         let attempt = &mut self.attempt;
         attempt.phase = Phase::Over;
+        attempt.pod = None;
+        attempt.requirements = Requirements::default();
         attempt.completion = Some(time);
         attempt.verdict = Some(verdict);
         if !retry {

@@ -152,6 +152,8 @@ pub(crate) struct Attempt {
     /// `task-start` is out.
     announced: bool,
     span_id: String,
+    /// Name of the Pod, also when that is not needed any more.
+    pub(crate) pod_name: String,
     pod: Option<Arc<Pod>>,
     requirements: Requirements,
     pub(crate) task_spec: Option<Arc<TaskSpec>>,
@@ -359,6 +361,7 @@ impl Attempt {
             stopping: None,
             announced: false,
             span_id: String::new(),
+            pod_name: String::new(),
             pod: None,
             requirements: Requirements::default(),
             task_spec: None,

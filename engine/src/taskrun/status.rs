@@ -33,13 +33,13 @@ impl TaskRunState {
     pub(crate) fn status(&self) -> TaskRunStatus {
         let attempt = &self.attempt;
         let step_results = results::collect(self).step_results;
-        let with_pod = attempt.pod.is_some() && attempt.agent.is_some();
+        let with_pod = !attempt.pod_name.is_empty() && attempt.agent.is_some();
         let steps = attempt.steps.iter().zip(step_results);
         TaskRunStatus {
             conditions: vec![self.condition()],
-            pod_name: match &attempt.pod {
-                Some(pod) if with_pod => pod.name.clone(),
-                _ => String::new(),
+            pod_name: match with_pod {
+                true => attempt.pod_name.clone(),
+                false => String::new(),
             },
             start_time: attempt.start.map(Time::to_seconds_string),
             completion_time: attempt.completion.map(Time::to_seconds_string),
@@ -130,7 +130,7 @@ impl TaskRunState {
     fn stopped_state(&self, step: &StepProgress, verdict: &Verdict) -> ContainerStateTerminated {
         let attempt = &self.attempt;
         let began = step.started.or(attempt.agent_start).or(attempt.start);
-        let pod = attempt.pod.as_ref().map_or("", |pod| pod.name.as_str());
+        let pod = &attempt.pod_name;
         ContainerStateTerminated {
             exit_code: 1,
             reason: verdict.reason.clone(),
