@@ -69,7 +69,11 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
     };
     let mut mend = Mend::Nothing;
 
-    if let Some(last) = files.pop_if(|last| !last.sealed && head_is_missing(disk, last)) {
+    let headless = match files.last() {
+        Some(last) if !last.sealed => head_is_missing(disk, last)?,
+        _ => false,
+    };
+    if let Some(last) = files.pop_if(|_| headless) {
         start.next = last.first;
         start.cut = Some(cut(disk, &last, 0, "its head was never written".to_owned())?);
         mend = Mend::Unlink(last);
@@ -194,9 +198,13 @@ fn carry_out(disk: &dyn Disk, dir: &Path, start: &mut Start, mend: Mend) -> Resu
     Ok(())
 }
 
-fn head_is_missing(disk: &dyn Disk, file: &SegmentFile) -> bool {
-    let head = file.open(disk).and_then(|handle| SegmentHead::read(file, &*handle));
-    matches!(head, Ok(None))
+/// Whether the file was created and its head never written. Other damage is reported when its turn comes.
+fn head_is_missing(disk: &dyn Disk, file: &SegmentFile) -> Result<bool, Error> {
+    match file.open(disk).and_then(|handle| SegmentHead::read(file, &*handle)) {
+        Ok(head) => Ok(head.is_none()),
+        Err(Error::Damaged { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn cut(disk: &dyn Disk, file: &SegmentFile, offset: u64, reason: String) -> Result<Cut, Error> {

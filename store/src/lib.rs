@@ -5,6 +5,8 @@
 //! [`SledStore`] is the one on disk, [`MemoryStore`] the one for simulations and tests. It knows nothing of what is stored.
 
 mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod memory;
 mod sled_store;
