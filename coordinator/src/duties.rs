@@ -1,159 +1,249 @@
 //! What the leader does for the runs: place attempts, tell agents to start and to stop, hand over
 //! what a pod needs.
 //!
-//! Every duty is derived from [`Engine::pending_work`]. The sets in [`Told`] hold what was said to
-//! an agent in its present session; a new session starts with empty ones.
+//! Every duty is derived from the engine's pending work, for the runs in which something has changed;
+//! a new leader looks at all of them. What was said to an agent is remembered per session only to say
+//! it once: losing it would repeat messages, not work.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use tenon_engine::plan::{self, Snapshot, Waiting};
 use tenon_engine::work::Work;
-use tenon_engine::{AttemptId, Command, Engine, Report, RunId, Time};
-use tenon_proto::agent::v1::{
-    CoordinatorMessage, EndRun, Hello, RunSpec, Stop, TaskInvocation, coordinator_message,
-};
+use tenon_engine::{AttemptId, Engine, Report, RunId};
+use tenon_proto::agent::v1::coordinator_message::Message;
+use tenon_proto::agent::v1::{CoordinatorMessage, EndRun, Hello, RunSpec, Stop, TaskInvocation};
 use tenon_tekton::Object;
 
 use crate::masking::Secrets;
 use crate::materials::Materials;
 use crate::wire;
 
+/// An agent's session, as the driver knows it.
+pub type SessionId = u64;
+
+/// How many waiting attempts are looked at in the first round, for each free slot.
+const LOOK_AHEAD: usize = 4;
+
 /// The leader's knowledge besides the engine's state.
+#[derive(Default)]
 pub(crate) struct Duties {
     grace_ms: u64,
-    agents: BTreeMap<String, Hello>,
+    /// An agent of one process is all there is: labels are not asked for.
+    any_agent: bool,
+    sessions: BTreeMap<String, Session>,
     kept: BTreeMap<RunId, Kept>,
-    told: Told,
+    hurried: BTreeSet<RunId>,
+    /// Runs to look at.
+    changed: BTreeSet<RunId>,
+    waiting: BTreeMap<RunId, Vec<Waiting>>,
+    /// Placements that were proposed and are not applied yet.
+    placing: BTreeMap<AttemptId, String>,
+    /// Capacity or demand has changed since the last plan.
+    plan_due: bool,
+}
+
+struct Session {
+    id: SessionId,
+    hello: Hello,
+    prepared: BTreeSet<RunId>,
+    started: BTreeSet<AttemptId>,
+    stopped: BTreeSet<AttemptId>,
 }
 
 struct Kept {
     materials: Materials,
     secrets: Secrets,
-    /// Attempts that are stopped get no grace.
-    hurry: bool,
-}
-
-#[derive(Default)]
-struct Told {
-    prepared: BTreeSet<RunId>,
-    started: BTreeSet<AttemptId>,
-    stopped: BTreeSet<AttemptId>,
-    ended: BTreeSet<RunId>,
 }
 
 impl Duties {
-    pub(crate) fn new(grace_ms: u64) -> Duties {
-        Duties { grace_ms, agents: BTreeMap::new(), kept: BTreeMap::new(), told: Told::default() }
+    pub(crate) fn new(grace_ms: u64, any_agent: bool) -> Duties {
+        Duties { grace_ms, any_agent, ..Duties::default() }
     }
 
-    /// A session begins.
-    pub(crate) fn welcome(&mut self, hello: Hello) {
-        self.told = Told::default();
-        self.agents.insert(hello.name.clone(), hello);
+    /// Leadership begins: everything that goes on is looked at.
+    pub(crate) fn begin(&mut self, engine: &Engine) {
+        self.changed.extend(engine.runs());
+        self.plan_due = true;
     }
 
-    /// Keeps what a run needs besides its spec, until [`Duties::forget`].
-    pub(crate) fn keep(&mut self, run: RunId, materials: Materials) {
-        let secrets = Secrets::new(materials.values_to_mask());
-        self.kept.insert(run, Kept { materials, secrets, hurry: false });
+    /// Leadership is over; returns the sessions that have to end.
+    pub(crate) fn end(&mut self) -> Vec<SessionId> {
+        let sessions = std::mem::take(&mut self.sessions);
+        *self = Duties::new(self.grace_ms, self.any_agent);
+        sessions.into_values().map(|session| session.id).collect()
+    }
+
+    /// A session begins. Returns the one that it takes the place of.
+    pub(crate) fn attach(
+        &mut self,
+        id: SessionId,
+        hello: Hello,
+        engine: &Engine,
+    ) -> Option<SessionId> {
+        for (attempt, agent) in engine.placed() {
+            if agent == hello.name {
+                self.changed.insert(attempt.run);
+            }
+        }
+        self.plan_due = true;
+        let session = Session {
+            id,
+            prepared: BTreeSet::new(),
+            started: BTreeSet::new(),
+            stopped: BTreeSet::new(),
+            hello,
+        };
+        let before = self.sessions.insert(session.hello.name.clone(), session);
+        before.map(|session| session.id)
+    }
+
+    /// A session is over.
+    pub(crate) fn detach(&mut self, id: SessionId) {
+        self.sessions.retain(|_, session| session.id != id);
+    }
+
+    /// The agent of a session.
+    pub(crate) fn agent(&self, id: SessionId) -> Option<&Hello> {
+        self.sessions.values().find(|session| session.id == id).map(|session| &session.hello)
+    }
+
+    /// The session of an agent, if it has one.
+    pub(crate) fn session(&self, agent: &str) -> Option<SessionId> {
+        self.sessions.get(agent).map(|session| session.id)
+    }
+
+    /// The agents in contact.
+    pub(crate) fn agents(&self) -> impl Iterator<Item = &Hello> {
+        self.sessions.values().map(|session| &session.hello)
     }
 
     /// From now on attempts of the run that are to stop get no grace; those that were told to stop
     /// are told again.
     pub(crate) fn hurry(&mut self, run: RunId) {
-        if let Some(kept) = self.kept.get_mut(&run) {
-            kept.hurry = true;
-            self.told.stopped.retain(|attempt| attempt.run != run);
+        self.hurried.insert(run);
+        self.changed.insert(run);
+        for session in self.sessions.values_mut() {
+            session.stopped.retain(|attempt| attempt.run != run);
         }
     }
 
-    /// Drops everything about a run that is over.
-    pub(crate) fn forget(&mut self, run: RunId) {
+    /// Something has changed in these runs.
+    pub(crate) fn look_at(&mut self, runs: impl IntoIterator<Item = RunId>) {
+        self.changed.extend(runs);
+    }
+
+    /// A run is over: tells the agents that hold something of it, and drops what is known.
+    pub(crate) fn retire(
+        &mut self,
+        run: RunId,
+        agents: &BTreeSet<String>,
+        out: &mut Vec<(SessionId, CoordinatorMessage)>,
+    ) {
         self.kept.remove(&run);
-        self.told.prepared.remove(&run);
-        self.told.ended.remove(&run);
-        self.told.started.retain(|attempt| attempt.run != run);
-        self.told.stopped.retain(|attempt| attempt.run != run);
+        self.hurried.remove(&run);
+        self.waiting.remove(&run);
+        self.placing.retain(|attempt, _| attempt.run != run);
+        self.plan_due = true;
+        for (name, session) in &mut self.sessions {
+            session.prepared.remove(&run);
+            session.started.retain(|attempt| attempt.run != run);
+            session.stopped.retain(|attempt| attempt.run != run);
+            if agents.contains(name) {
+                let end = EndRun { run_id: run.to_string(), ..EndRun::default() };
+                out.push((session.id, message(Message::EndRun(end))));
+            }
+        }
     }
 
-    /// Whether the agents know that the run is over.
-    pub(crate) fn end_was_told(&self, run: RunId) -> bool {
-        self.told.ended.contains(&run)
+    /// Keeps what a run needs besides its spec while this member leads.
+    pub(crate) fn keep(&mut self, run: RunId, materials: Materials) {
+        let secrets = Secrets::new(materials.values_to_mask());
+        self.kept.insert(run, Kept { materials, secrets });
     }
 
-    /// The commands that place what can be placed now.
-    pub(crate) fn placements(&self, engine: &Engine, time: Time) -> Vec<Command> {
-        let waiting: Vec<Waiting> = engine
-            .pending_work()
-            .into_iter()
-            .filter_map(|work| match work {
+    /// Whether the materials of the run are at hand.
+    pub(crate) fn keeps(&self, run: RunId) -> bool {
+        self.kept.contains_key(&run)
+    }
+
+    /// Hides the run's secret values in a report, before anything stores it.
+    pub(crate) fn hide_secrets(&self, run: RunId, report: &mut Report) {
+        if let Some(kept) = self.kept.get(&run) {
+            kept.secrets.hide(report);
+        }
+    }
+
+    /// The runs that were changed and not looked at yet.
+    pub(crate) fn take_changed(&mut self) -> BTreeSet<RunId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Looks at what remains to be done for a run: messages that were not said yet, and attempts
+    /// that wait for an agent.
+    pub(crate) fn work(
+        &mut self,
+        engine: &Engine,
+        run: RunId,
+        out: &mut Vec<(SessionId, CoordinatorMessage)>,
+    ) {
+        let mut waiting = Vec::new();
+        for work in engine.pending_work_of(run) {
+            match work {
                 Work::Place { attempt, mut requirements } => {
-                    // An agent of one process is all there is: to wait for one with the right
-                    // labels would be to wait for ever.
-                    requirements.node_selector.clear();
-                    Some(Waiting { attempt, requirements })
+                    if self.any_agent {
+                        // To wait for an agent with the right labels would be to wait for ever.
+                        requirements.node_selector.clear();
+                        requirements.home = None;
+                    }
+                    waiting.push(Waiting { attempt, requirements });
                 }
-                _ => None,
-            })
-            .collect();
+                Work::Start { attempt, agent } => {
+                    self.placing.remove(&attempt);
+                    self.start(engine, attempt, &agent, out);
+                }
+                Work::Stop { attempt, agent, reason } => {
+                    self.placing.remove(&attempt);
+                    let hurry = self.hurried.contains(&run);
+                    let Some(session) = self.sessions.get_mut(&agent) else { continue };
+                    if session.stopped.insert(attempt.clone()) {
+                        let stop = Stop {
+                            attempt: Some(wire::attempt_to_wire(&attempt)),
+                            reason: reason.as_str().to_owned(),
+                            grace_ms: if hurry { 0 } else { self.grace_ms },
+                        };
+                        out.push((session.id, message(Message::Stop(stop))));
+                    }
+                }
+                Work::EndRun { .. } => {}
+            }
+        }
+        self.plan_due = true;
         if waiting.is_empty() {
-            return Vec::new();
+            self.waiting.remove(&run);
+        } else {
+            self.waiting.insert(run, waiting);
         }
-        let mut used: BTreeMap<&str, u32> = BTreeMap::new();
-        for (_, agent) in engine.placed() {
-            *used.entry(agent).or_default() += 1;
-        }
-        let agents = self
-            .agents
-            .values()
-            .map(|hello| plan::Agent {
-                name: hello.name.clone(),
-                slots: hello.slots,
-                used: used.get(hello.name.as_str()).copied().unwrap_or(0),
-                ..plan::Agent::default()
-            })
-            .collect();
-        plan::plan(&Snapshot { agents, waiting })
-            .placements
-            .into_iter()
-            .map(|placement| Command::Place {
-                time,
-                attempt: placement.attempt,
-                agent: placement.agent,
-            })
-            .collect()
     }
 
-    /// Adds the messages that the pending work calls for and that were not yet sent.
-    pub(crate) fn messages(&mut self, engine: &Engine, out: &mut VecDeque<CoordinatorMessage>) {
-        use coordinator_message::Message;
-        for work in engine.pending_work() {
-            let message = match work {
-                Work::Start { attempt, .. } if self.told.started.insert(attempt.clone()) => {
-                    let Some(invocation) = self.invocation(engine, &attempt) else { continue };
-                    if self.told.prepared.insert(attempt.run) {
-                        out.push_back(message(Message::Prepare(run_spec(engine, attempt.run))));
-                    }
-                    Message::Start(invocation)
-                }
-                Work::Stop { attempt, reason, .. } if self.told.stopped.insert(attempt.clone()) => {
-                    let hurry = self.kept.get(&attempt.run).is_some_and(|kept| kept.hurry);
-                    Message::Stop(Stop {
-                        attempt: Some(wire::attempt_to_wire(&attempt)),
-                        reason: reason.as_str().to_owned(),
-                        grace_ms: if hurry { 0 } else { self.grace_ms },
-                    })
-                }
-                Work::EndRun { run, agents } if self.told.ended.insert(run) => {
-                    if agents.is_empty() {
-                        continue;
-                    }
-                    Message::EndRun(EndRun { run_id: run.to_string(), keep_claims: false })
-                }
-                _ => continue,
-            };
-            out.push_back(self::message(message));
+    fn start(
+        &mut self,
+        engine: &Engine,
+        attempt: AttemptId,
+        agent: &str,
+        out: &mut Vec<(SessionId, CoordinatorMessage)>,
+    ) {
+        let Some(session) = self.sessions.get(agent) else { return };
+        if session.started.contains(&attempt) {
+            return;
         }
+        let Some(invocation) = self.invocation(engine, &attempt) else { return };
+        let Some(session) = self.sessions.get_mut(agent) else { return };
+        if session.prepared.insert(attempt.run) {
+            let spec = run_spec(engine, attempt.run);
+            out.push((session.id, message(Message::Prepare(spec))));
+        }
+        out.push((session.id, message(Message::Start(invocation))));
+        session.started.insert(attempt);
     }
 
     fn invocation(&self, engine: &Engine, attempt: &AttemptId) -> Option<TaskInvocation> {
@@ -172,15 +262,83 @@ impl Duties {
         })
     }
 
-    /// Hides the run's secret values in a report, before anything stores it.
-    pub(crate) fn hide_secrets(&self, run: RunId, report: &mut Report) {
-        if let Some(kept) = self.kept.get(&run) {
-            kept.secrets.hide(report);
+    /// Placements that can be made now: attempts and their agents.
+    pub(crate) fn placements(&mut self, engine: &Engine) -> Vec<(AttemptId, String)> {
+        if !std::mem::take(&mut self.plan_due) || self.waiting.is_empty() {
+            return Vec::new();
         }
+        let mut used: BTreeMap<&str, u32> = BTreeMap::new();
+        for (_, agent) in engine.placed() {
+            *used.entry(agent).or_default() += 1;
+        }
+        for agent in self.placing.values() {
+            *used.entry(agent).or_default() += 1;
+        }
+        let mut free = 0usize;
+        let agents: Vec<plan::Agent> = self
+            .sessions
+            .values()
+            .map(|session| {
+                let hello = &session.hello;
+                let used = used.get(hello.name.as_str()).copied().unwrap_or(0);
+                free += hello.slots.saturating_sub(used) as usize;
+                plan::Agent {
+                    name: hello.name.clone(),
+                    labels: hello.labels.clone().into_iter().collect(),
+                    slots: hello.slots,
+                    used,
+                    ..plan::Agent::default()
+                }
+            })
+            .collect();
+        if free == 0 {
+            return Vec::new();
+        }
+        let placing = &self.placing;
+        let all = || self.waiting.values().flatten().filter(|w| !placing.contains_key(&w.attempt));
+        let limit = free * LOOK_AHEAD;
+        let first: Vec<Waiting> = all().take(limit).cloned().collect();
+        if first.is_empty() {
+            return Vec::new();
+        }
+        let looked_at = first.len();
+        let mut plan = plan::plan(&Snapshot { agents: agents.clone(), waiting: first });
+        if plan.placements.is_empty() && looked_at == limit {
+            // What waits in front fits nowhere: look at everything.
+            plan = plan::plan(&Snapshot { agents, waiting: all().cloned().collect() });
+        }
+        let placements: Vec<(AttemptId, String)> =
+            plan.placements.into_iter().map(|placed| (placed.attempt, placed.agent)).collect();
+        self.placing.extend(placements.iter().cloned());
+        placements
+    }
+
+    /// A proposed placement was not taken.
+    pub(crate) fn not_placed(&mut self, attempt: &AttemptId) {
+        self.placing.remove(attempt);
+        self.plan_due = true;
+    }
+
+    /// Why the attempts of a run wait for an agent, as of now.
+    pub(crate) fn explain(&self, engine: &Engine, run: RunId) -> Vec<plan::Explanation> {
+        let Some(waiting) = self.waiting.get(&run) else { return Vec::new() };
+        let mut used: BTreeMap<&str, u32> = BTreeMap::new();
+        for (_, agent) in engine.placed() {
+            *used.entry(agent).or_default() += 1;
+        }
+        let agent = |hello: &Hello| plan::Agent {
+            name: hello.name.clone(),
+            labels: hello.labels.clone().into_iter().collect(),
+            slots: hello.slots,
+            used: used.get(hello.name.as_str()).copied().unwrap_or(0),
+            ..plan::Agent::default()
+        };
+        let agents = self.agents().map(agent).collect();
+        plan::plan(&Snapshot { agents, waiting: waiting.clone() }).explanations
     }
 }
 
-fn message(message: coordinator_message::Message) -> CoordinatorMessage {
+fn message(message: Message) -> CoordinatorMessage {
     CoordinatorMessage { message: Some(message) }
 }
 

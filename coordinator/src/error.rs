@@ -23,12 +23,34 @@ pub enum Error {
     /// Another process holds the log.
     #[error("{} is in use by another process", .0.display())]
     Busy(PathBuf),
-    /// The command log refused.
-    #[error("command log: {0}")]
-    Log(#[from] tenon_journal::Error),
-    /// The command log holds something else.
+    /// A journal refused.
     #[error(transparent)]
-    Undecodable(#[from] crate::codec::Undecodable),
+    Journal(#[from] tenon_journal::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] tenon_store::Error),
+    /// The replicated log refused.
+    #[error(transparent)]
+    Log(#[from] tenon_consensus::Error),
+    /// An entry of the log cannot be applied by this release.
+    #[error("cannot apply entry {index} of the log: {reason}")]
+    Undecodable {
+        /// Its log index.
+        index: u64,
+        /// What is wrong with it.
+        reason: crate::entry::Undecodable,
+    },
+    /// This node's copy differs from what it was.
+    #[error(
+        "this node's copy of the history has diverged: {0}; it stops rather than spread the          difference. Remove it from the cluster, empty its data directory and add it again; and          please report this as a bug"
+    )]
+    Diverged(String),
+    /// Something that was stored cannot be read.
+    #[error("a stored record cannot be read: {0}")]
+    Record(String),
+    /// A request was not done.
+    #[error(transparent)]
+    Request(#[from] crate::coordinator::RequestError),
     /// A run's history could not be written.
     #[error(transparent)]
     History(#[from] tenon_reporter::Error),
@@ -43,8 +65,13 @@ impl Error {
         match self {
             Error::Io { .. } => "state/io",
             Error::Busy(_) => "state/busy",
+            Error::Journal(error) => error.code(),
+            Error::Store(error) => error.code(),
             Error::Log(error) => error.code(),
-            Error::Undecodable(_) => "state/undecodable",
+            Error::Undecodable { .. } => "state/undecodable",
+            Error::Diverged(_) => "state/diverged",
+            Error::Record(_) => "state/damaged",
+            Error::Request(error) => error.code(),
             Error::History(error) => error.code(),
             Error::Stopped => "coordinator/stopped",
         }

@@ -1,5 +1,7 @@
 //! What the coordinator writes into a run's history besides its events.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tenon_engine::command::RunObject;
@@ -17,6 +19,14 @@ pub(crate) fn summary_of(submission: &Submission, time: Time) -> Summary {
         RunObject::TaskRun(run) => (&run.metadata, "TaskRun"),
     };
     Summary::new(submission.run_id, &metadata.namespace, &metadata.name, kind, time)
+}
+
+/// The labels of the run object.
+pub(crate) fn labels_of(submission: &Submission) -> BTreeMap<String, String> {
+    match &submission.run {
+        RunObject::PipelineRun(run) => run.metadata.labels.clone(),
+        RunObject::TaskRun(run) => run.metadata.labels.clone(),
+    }
 }
 
 /// A run's objects as people may see them: placeholders of secret values become `***`.

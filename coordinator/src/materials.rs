@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use tenon_tekton::k8s::{ConfigMap, EnvFromSource, EnvVar, Secret, Volume};
 use tenon_tekton::pod::Pod;
 
 /// What travels with a run besides its spec.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Materials {
     /// By name.
     pub config_maps: BTreeMap<String, ConfigMap>,
@@ -22,6 +23,11 @@ pub(crate) struct Selected {
 }
 
 impl Materials {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.config_maps.is_empty() && self.secrets.is_empty()
+    }
+
     /// What `pod` refers to by name: volumes, environment, credentials, pull secrets.
     pub(crate) fn select(&self, pod: &Pod) -> Selected {
         let mut names = Names::default();

@@ -1,0 +1,289 @@
+//! The thread that drives the [`Coordinator`]: committed entries, requests and agents in; answers,
+//! messages and proposals out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tenon_consensus::SnapshotMeta;
+use tenon_engine::Time;
+use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, Progress};
+use tenon_proto::raft::v1::{Chunk, FetchRequest};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::raft_thread::RaftInput;
+use crate::coordinator::{Answer, CloseReason, Committed, Coordinator, Input, Output, Request};
+use crate::duties::SessionId;
+use crate::entry::RequestId;
+use crate::error::{Error, Result};
+use crate::replica::{Member, Retired};
+use crate::server::Metrics;
+use crate::waiting::Token;
+
+/// At most so many inputs are taken together.
+const BATCH: usize = 1024;
+/// So many proposals may be under way before agents and clients have to wait.
+const UNDER_WAY: usize = 16 << 10;
+
+/// What comes from the log.
+pub enum FromLog {
+    /// Entries are committed.
+    Committed(Vec<Committed>),
+    /// Who leads.
+    Leader { leader: Option<u64>, term: u64 },
+    /// A read is confirmed.
+    ReadReady { id: RequestId, index: u64 },
+    /// A proposal found no leader.
+    Refused(RequestId),
+    /// A snapshot is offered.
+    Offered { from: u64, descriptor: Vec<u8> },
+    /// It is of no use any more.
+    FetchCancelled,
+    /// A part of it has come; `None` when the other side could not be reached.
+    Fetched(Option<Chunk>),
+    /// It is to be installed.
+    Install,
+    /// A member needs one.
+    SnapshotWanted,
+}
+
+/// What comes from the node's users.
+pub enum FromUser {
+    /// A request and who waits for its answer.
+    Request { request: Request, deadline: Time, answer: oneshot::Sender<Answer> },
+    /// An agent has dialled in.
+    Attach { hello: Hello, to_agent: ToAgent, session: oneshot::Sender<SessionId> },
+    /// It says something.
+    Said(SessionId, AgentMessage),
+    /// It has hung up.
+    Detached(SessionId),
+    /// A look at the state.
+    Look(Box<dyn FnOnce(&Coordinator) + Send>),
+    /// End.
+    Stop,
+}
+
+/// What an agent's session receives.
+#[derive(Debug)]
+pub enum SessionMessage {
+    /// For the agent.
+    Message(CoordinatorMessage),
+    /// The session is over.
+    Close(CloseReason),
+}
+
+/// The way to an agent. Unbounded, because what is sent is bounded by the attempts it runs.
+pub type ToAgent = mpsc::UnboundedSender<SessionMessage>;
+
+/// Where what follows goes.
+pub(super) struct Links {
+    pub raft: Sender<RaftInput>,
+    /// Asks another member for a part of a snapshot; the answer comes back as [`FromLog::Fetched`].
+    pub fetch: Box<dyn Fn(u64, FetchRequest) + Send>,
+    /// The members as of what is applied.
+    pub members: watch::Sender<std::collections::BTreeMap<u64, Member>>,
+    pub progress: Box<dyn Fn(Progress) + Send>,
+    pub retired: Box<dyn FnMut(Retired) + Send>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The thread's state.
+pub(super) struct ApplyThread {
+    coordinator: Coordinator,
+    links: Links,
+    answers: HashMap<Token, oneshot::Sender<Answer>>,
+    sessions: HashMap<SessionId, ToAgent>,
+    next: u64,
+    stopping: bool,
+}
+
+impl ApplyThread {
+    pub fn new(coordinator: Coordinator, links: Links) -> ApplyThread {
+        ApplyThread {
+            coordinator,
+            links,
+            answers: HashMap::new(),
+            sessions: HashMap::new(),
+            next: 0,
+            stopping: false,
+        }
+    }
+
+    /// Works until it is told to stop, or until something cannot be applied or stored.
+    pub fn run(
+        mut self,
+        log: mpsc::UnboundedReceiver<FromLog>,
+        users: mpsc::Receiver<FromUser>,
+    ) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(
+            |source| Error::Io {
+                action: "start the runtime of",
+                path: "the coordinator".into(),
+                source,
+            },
+        )?;
+        runtime.block_on(self.serve(log, users))
+    }
+
+    async fn serve(
+        &mut self,
+        mut log: mpsc::UnboundedReceiver<FromLog>,
+        mut users: mpsc::Receiver<FromUser>,
+    ) -> Result<()> {
+        let mut inputs = Vec::new();
+        while !self.stopping {
+            let room = self.coordinator.under_way() < UNDER_WAY;
+            let wakeup = self.coordinator.next_wakeup();
+            let timer = async {
+                match wakeup {
+                    Some(time) => {
+                        let millis = u64::try_from(time.0 - now().0).unwrap_or(0);
+                        tokio::time::sleep(Duration::from_millis(millis)).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                message = log.recv() => match message {
+                    Some(message) => self.take_log(message, &mut inputs),
+                    None => break,
+                },
+                message = users.recv(), if room => match message {
+                    Some(message) => self.take_user(message, &mut inputs),
+                    None => self.stopping = true,
+                },
+                () = timer => inputs.push(Input::Wake),
+            }
+            while inputs.len() < BATCH && !self.stopping {
+                if let Ok(message) = log.try_recv() {
+                    self.take_log(message, &mut inputs);
+                } else if room && let Ok(message) = users.try_recv() {
+                    self.take_user(message, &mut inputs);
+                } else {
+                    break;
+                }
+            }
+            self.step(inputs.drain(..))?;
+        }
+        self.step([Input::Persist])
+    }
+
+    fn step(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<()> {
+        let began = Instant::now();
+        let outputs = self.coordinator.handle(now(), inputs)?;
+        self.links.metrics.apply.observe(began.elapsed().as_secs_f64());
+        for output in outputs {
+            self.put(output);
+        }
+        Ok(())
+    }
+
+    fn take_log(&mut self, message: FromLog, inputs: &mut Vec<Input>) {
+        inputs.push(match message {
+            FromLog::Committed(entries) => Input::Committed(entries),
+            FromLog::Leader { leader, term } => Input::Leader { leader, term },
+            FromLog::ReadReady { id, index } => Input::ReadReady { id, index },
+            FromLog::Refused(id) => Input::Refused(id),
+            FromLog::Offered { from, descriptor } => Input::Offered { from, descriptor },
+            FromLog::FetchCancelled => Input::FetchCancelled,
+            FromLog::Fetched(Some(chunk)) => Input::Chunk(chunk),
+            FromLog::Fetched(None) => Input::FetchBroken,
+            FromLog::Install => Input::Install,
+            FromLog::SnapshotWanted => Input::SnapshotWanted,
+        });
+    }
+
+    fn take_user(&mut self, message: FromUser, inputs: &mut Vec<Input>) {
+        self.next += 1;
+        match message {
+            FromUser::Request { request, deadline, answer } => {
+                self.answers.insert(self.next, answer);
+                inputs.push(Input::Request { token: self.next, request, deadline });
+            }
+            FromUser::Attach { hello, to_agent, session } => {
+                self.sessions.insert(self.next, to_agent);
+                // Who dialled in may have gone again; then `Detached` follows.
+                let _ = session.send(self.next);
+                inputs.push(Input::Attach { session: self.next, hello });
+            }
+            FromUser::Said(session, message) => inputs.push(Input::Said { session, message }),
+            FromUser::Detached(session) => {
+                self.sessions.remove(&session);
+                inputs.push(Input::Detached(session));
+            }
+            FromUser::Look(look) => look(&self.coordinator),
+            FromUser::Stop => self.stopping = true,
+        }
+    }
+
+    fn put(&mut self, output: Output) {
+        // Who receives these is gone only when the node is ending.
+        match output {
+            Output::Propose { id, proposal } => {
+                self.links.metrics.proposals.inc();
+                let _ = self.links.raft.send(RaftInput::Propose(id, proposal));
+            }
+            Output::ReadIndex(id) => {
+                let _ = self.links.raft.send(RaftInput::ReadIndex(id));
+            }
+            Output::Applied(index) => {
+                let _ = self.links.raft.send(RaftInput::Applied(index));
+            }
+            Output::Persisted(index) => {
+                let _ = self.links.raft.send(RaftInput::Compact(index));
+            }
+            Output::Members(members) => {
+                self.links.members.send_replace(members);
+            }
+            Output::ToAgent(session, message) => {
+                if let Some(agent) = self.sessions.get(&session) {
+                    let _ = agent.send(SessionMessage::Message(message));
+                }
+            }
+            Output::Close(session, reason) => {
+                if let Some(agent) = self.sessions.remove(&session) {
+                    let _ = agent.send(SessionMessage::Close(reason));
+                }
+            }
+            Output::Progress(progress) => (self.links.progress)(progress),
+            Output::Answer(token, answer) => {
+                if let Some(waiting) = self.answers.remove(&token) {
+                    let _ = waiting.send(answer);
+                }
+            }
+            Output::Retired(retired) => (self.links.retired)(retired),
+            Output::SnapshotMade(descriptor) => {
+                self.links.metrics.snapshots.get_or_create(&[("outcome", "made")]).inc();
+                let meta = SnapshotMeta {
+                    position: tenon_consensus::Position {
+                        index: descriptor.index,
+                        term: descriptor.term,
+                    },
+                    conf_state: descriptor.configuration.clone().into(),
+                    data: descriptor.to_bytes(),
+                };
+                let _ = self.links.raft.send(RaftInput::Offer(meta));
+            }
+            Output::Fetch(from, request) => (self.links.fetch)(from, request),
+            Output::Fetched => {
+                let _ = self.links.raft.send(RaftInput::Fetched);
+            }
+            Output::FetchFailed => {
+                self.links.metrics.snapshots.get_or_create(&[("outcome", "failed")]).inc();
+                let _ = self.links.raft.send(RaftInput::FetchFailed);
+            }
+            Output::Installed => {
+                self.links.metrics.snapshots.get_or_create(&[("outcome", "installed")]).inc();
+                let _ = self.links.raft.send(RaftInput::Installed);
+            }
+        }
+    }
+}
+
+/// The wall clock.
+pub fn now() -> Time {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,462 @@
+//! A node: one member of a cluster as a process runs it, or a node that waits to become one.
+//!
+//! [`Node`] owns the threads, [`Handle`] is cheap to clone and is how everything else in the process
+//! asks for something. In the data directory:
+//!
+//! | name | what |
+//! |---|---|
+//! | `node.json` | who the node is ([`identity`]) |
+//! | `log/` | journal: the Raft log |
+//! | `events/` | journal: the history of all runs |
+//! | `state/` | the state, and the index up to which it is applied |
+//! | `snapshots/`, `incoming/` | the newest snapshot made here; one on its way here |
+
+pub mod apply_thread;
+pub mod identity;
+mod log_thread;
+mod membership;
+pub mod raft_thread;
+pub(crate) mod running;
+mod transport;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tenon_consensus::{ConfState, Core, LogOptions, LogWriter, Status};
+use tenon_engine::Time;
+use tenon_journal::disk::{self, Disk};
+use tenon_proto::agent::v1::{AgentMessage, Hello};
+use tenon_proto::raft::v1::Header;
+use tenon_store::SledStore;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::coordinator::{Answer, Coordinator, Options, Request, RequestError};
+use crate::duties::SessionId;
+use crate::entry;
+use crate::error::{Error, Result};
+use crate::event_log::{EventLog, EventLogReader};
+use crate::recorder::Recorder;
+use crate::replica::snapshot::SnapshotSource;
+use crate::replica::{Configuration, Member, Replica, RunIndex};
+use crate::seal::SealKey;
+use crate::server::Metrics;
+use apply_thread::{FromLog, FromUser, SessionMessage};
+use identity::Identity;
+use raft_thread::RaftInput;
+use running::{Inboxes, Running, World};
+
+pub use membership::MembershipError;
+
+/// The largest proposal, in bytes: a submission with everything that it refers to.
+const PROPOSAL_BYTES: usize = 4 << 20;
+
+/// How a node is run.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Where everything is stored.
+    pub data_dir: PathBuf,
+    /// The node's name, unique in the cluster.
+    pub name: String,
+    /// Where other nodes and clients reach it.
+    pub url: String,
+    /// Half of the time between a leader's heartbeats.
+    pub tick: Duration,
+    /// Ticks without a leader after which a node stands for election, drawn anew each time.
+    pub election_ticks: std::ops::Range<usize>,
+    /// How long a stopped step has between SIGTERM and SIGKILL, in milliseconds.
+    pub grace_ms: u64,
+    /// How often agents give a sign of life, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Encrypts Secrets at rest.
+    pub key: Option<SealKey>,
+}
+
+impl NodeOptions {
+    /// The usual options: a leader is missed after 400 to 800 ms.
+    pub fn new(data_dir: PathBuf, name: &str, url: &str) -> NodeOptions {
+        NodeOptions {
+            data_dir,
+            name: name.to_owned(),
+            url: url.to_owned(),
+            tick: Duration::from_millis(40),
+            election_ticks: 10..20,
+            grace_ms: 30_000,
+            heartbeat_ms: 5_000,
+            key: None,
+        }
+    }
+}
+
+/// A node that runs.
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+/// Asks a node; cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: NodeOptions,
+    disk: Arc<dyn Disk>,
+    metrics: Arc<Metrics>,
+    runtime: tokio::runtime::Handle,
+    member: RwLock<Option<Arc<MemberNode>>>,
+    running: std::sync::Mutex<Option<Running>>,
+    became_member: watch::Sender<bool>,
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// A node that is a member: the ways into it.
+pub struct MemberNode {
+    /// Who it is.
+    pub identity: Identity,
+    /// Its runs.
+    pub index: RunIndex,
+    /// Its event log.
+    pub events: EventLogReader,
+    /// Parts of snapshots.
+    pub snapshots: SnapshotSource,
+    /// The members, by Raft id.
+    pub members: watch::Receiver<BTreeMap<u64, Member>>,
+    /// Becomes true when the node cannot go on.
+    pub ended: watch::Receiver<bool>,
+    raft: std::sync::mpsc::Sender<RaftInput>,
+    users: mpsc::Sender<FromUser>,
+}
+
+impl Node {
+    /// Starts a node: as the member that it is, or as one that waits for [`Handle::init`] or
+    /// [`Handle::adopt`]. Network tasks run on `runtime`.
+    pub fn start(options: NodeOptions, runtime: tokio::runtime::Handle) -> Result<Node> {
+        let disk = disk::real();
+        let identity = Identity::read(&*disk, &options.data_dir)?;
+        let (became_member, _) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            disk,
+            metrics: Arc::new(Metrics::new()),
+            runtime,
+            member: RwLock::new(None),
+            running: std::sync::Mutex::new(None),
+            became_member,
+            changing: tokio::sync::Mutex::new(()),
+            options,
+        });
+        if let Some(identity) = identity {
+            shared.run(identity)?;
+        }
+        Ok(Node { shared })
+    }
+
+    /// The way to ask it.
+    pub fn handle(&self) -> Handle {
+        Handle { shared: self.shared.clone() }
+    }
+
+    /// Stops the node: hands the leadership over if it leads, persists its state, and says why it had
+    /// stopped before, if it had. Blocks; not for async code.
+    pub fn stop(self) -> Result<()> {
+        self.handle().hand_over();
+        self.shared.stop()
+    }
+}
+
+impl Shared {
+    fn member(&self) -> Option<Arc<MemberNode>> {
+        self.member.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stop(&self) -> Result<()> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        running.map_or(Ok(()), Running::stop)
+    }
+
+    /// Opens everything that is stored and starts the threads.
+    fn run(self: &Arc<Self>, identity: Identity) -> Result<()> {
+        let options = &self.options;
+        let dir = &options.data_dir;
+        let disk = self.disk.clone();
+        let store = Arc::new(SledStore::open(&dir.join("state"))?);
+        let mut replica = Replica::open(store, |next| {
+            EventLog::open(disk.clone(), &dir.join("events"), next).map(Recorder::Log)
+        })?;
+        let me = Member { name: identity.name.clone(), url: options.url.clone() };
+        if identity.first && replica.meta().applied == 0 {
+            replica.bootstrap(&identity.cluster, identity.node, me.clone())?;
+        }
+        let meta = replica.meta();
+        let conf_state = ConfState::from(meta.configuration.clone());
+        let log_dir = dir.join("log");
+        let (mut log, view, recovered) = LogWriter::open(&log_dir, log_options(disk.clone()))?;
+        let position = tenon_consensus::Position { index: meta.applied, term: meta.term };
+        log.repair(position)?;
+        let mut raft = tenon_consensus::Options::new(identity.node);
+        raft.election_ticks = options.election_ticks.clone();
+        raft.seed = fresh_number();
+        let core = Core::new(raft, view, meta.applied, conf_state)?;
+        let _ = recovered;
+
+        let mut members = identity.peers.clone();
+        members.extend(meta.members.clone());
+        members.insert(identity.node, me);
+        let (members, members_receiver) = watch::channel(members);
+        let Some(events) = replica.recorder().log().map(|log| log.reader()) else {
+            return Err(Error::Stopped);
+        };
+        let snapshots = SnapshotSource::new(disk.clone(), dir.join("snapshots"), events.journal());
+        let index = replica.index().clone();
+        let coordinator = Coordinator::new(
+            Options {
+                node: identity.node,
+                name: identity.name.clone(),
+                request_base: fresh_number(),
+                grace_ms: options.grace_ms,
+                any_agent: false,
+                key: options.key.clone(),
+                persistent: true,
+                heartbeat_ms: options.heartbeat_ms,
+                max_proposal_bytes: PROPOSAL_BYTES,
+            },
+            disk,
+            dir.clone(),
+            replica,
+        );
+        let inboxes = Inboxes::new();
+        let header = {
+            let (identity, shared) = (identity.clone(), self.clone());
+            Arc::new(move |to| shared.header(&identity, to))
+        };
+        let transport = transport::Transport::new(
+            header,
+            members_receiver.clone(),
+            inboxes.raft.clone(),
+            self.runtime.clone(),
+        );
+        let fetch = {
+            let (transport, from_log) = (transport.clone(), inboxes.from_log.clone());
+            let runtime = self.runtime.clone();
+            Box::new(move |from, request| {
+                let (transport, from_log) = (transport.clone(), from_log.clone());
+                runtime.spawn(async move {
+                    // One chunk at a time: the next is asked for when this one is on the disk.
+                    let mut came = false;
+                    let fetched = transport.fetch(from, request, |chunk| {
+                        came = true;
+                        let _ = from_log.send(FromLog::Fetched(Some(chunk)));
+                        false
+                    });
+                    let fetched = fetched.await;
+                    if let Err(why) = &fetched {
+                        tracing::warn!(from, %why, "could not fetch a part of a snapshot");
+                    }
+                    if !came {
+                        let _ = from_log.send(FromLog::Fetched(None));
+                    }
+                });
+            })
+        };
+        let users = inboxes.users.clone();
+        let raft = inboxes.raft.clone();
+        let running = Running::start(
+            core,
+            log,
+            coordinator,
+            options.tick,
+            inboxes,
+            World {
+                send: Box::new(move |message| transport.send(message)),
+                fetch,
+                members,
+                progress: Box::new(|_| {}),
+                retired: Box::new(|_| {}),
+                metrics: self.metrics.clone(),
+            },
+        )?;
+        let member = MemberNode {
+            identity,
+            index,
+            events,
+            snapshots,
+            members: members_receiver,
+            ended: running.ended.clone(),
+            raft,
+            users,
+        };
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        *self.member.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(member));
+        self.became_member.send_replace(true);
+        Ok(())
+    }
+
+    fn header(&self, identity: &Identity, to: u64) -> Header {
+        Header {
+            cluster_id: identity.cluster.clone(),
+            from: identity.node,
+            to,
+            protocol: u32::from(entry::VERSION),
+            key_fingerprint: self.fingerprint(),
+            from_url: self.options.url.clone(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn fingerprint(&self) -> String {
+        self.options.key.as_ref().map(SealKey::fingerprint).unwrap_or_default()
+    }
+}
+
+impl Handle {
+    /// How the node is run.
+    pub fn options(&self) -> &NodeOptions {
+        &self.shared.options
+    }
+
+    /// What it measures.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    /// The member that the node is; `None` while it belongs to no cluster.
+    pub fn member(&self) -> Option<Arc<MemberNode>> {
+        self.shared.member()
+    }
+
+    /// Becomes true when the node becomes a member.
+    pub fn became_member(&self) -> watch::Receiver<bool> {
+        self.shared.became_member.subscribe()
+    }
+
+    /// What this node says of itself to another one.
+    pub fn header(&self, to: u64) -> Option<Header> {
+        self.member().map(|member| self.shared.header(&member.identity, to))
+    }
+
+    /// Tells whether nodes have the same key for Secrets; empty without a key.
+    pub fn key_fingerprint(&self) -> String {
+        self.shared.fingerprint()
+    }
+
+    /// Asks for something, and waits for the answer until `deadline` at most.
+    pub async fn request(&self, request: Request, deadline: Time) -> Answer {
+        let Some(member) = self.member() else { return Err(RequestError::NoQuorum) };
+        let (answer, answered) = oneshot::channel();
+        let send = member.users.send(FromUser::Request { request, deadline, answer });
+        let left = u64::try_from(deadline.0 - apply_thread::now().0).unwrap_or(0);
+        // The node answers by itself at the deadline; this is for one that is held up.
+        let limit = Duration::from_millis(left + 500);
+        let asked = async {
+            send.await.map_err(|_| RequestError::Stopping)?;
+            answered.await.map_err(|_| RequestError::Stopping)?
+        };
+        tokio::time::timeout(limit, asked).await.unwrap_or(Err(RequestError::Deadline))
+    }
+
+    /// Looks at the state of the node, on its own thread: short looks only.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Coordinator) -> T + Send + 'static,
+    ) -> Option<T> {
+        let member = self.member()?;
+        let (reply, seen) = oneshot::channel();
+        let look = FromUser::Look(Box::new(move |coordinator| {
+            // Whoever asked may have gone.
+            let _ = reply.send(look(coordinator));
+        }));
+        member.users.send(look).await.ok()?;
+        seen.await.ok()
+    }
+
+    /// How Raft stands.
+    pub async fn raft_status(&self) -> Option<Status> {
+        let member = self.member()?;
+        let (reply, status) = oneshot::channel();
+        member.raft.send(RaftInput::Status(reply)).ok()?;
+        status.await.ok()
+    }
+
+    /// An agent dials in. What the node has for it comes through the receiver.
+    pub async fn attach(
+        &self,
+        hello: Hello,
+    ) -> Option<(SessionId, mpsc::UnboundedReceiver<SessionMessage>)> {
+        let member = self.member()?;
+        let (to_agent, messages) = mpsc::unbounded_channel();
+        let (reply, session) = oneshot::channel();
+        member.users.send(FromUser::Attach { hello, to_agent, session: reply }).await.ok()?;
+        Some((session.await.ok()?, messages))
+    }
+
+    /// An agent says something in its session. Waits while too much is under way. False when the node
+    /// has stopped.
+    pub async fn said(&self, session: SessionId, message: AgentMessage) -> bool {
+        match self.member() {
+            Some(member) => member.users.send(FromUser::Said(session, message)).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// A session is over.
+    pub async fn detach(&self, session: SessionId) {
+        if let Some(member) = self.member() {
+            let _ = member.users.send(FromUser::Detached(session)).await;
+        }
+    }
+
+    /// Takes Raft messages of another member, in order.
+    pub fn receive(&self, from: u64, messages: Vec<Vec<u8>>) {
+        if let Some(member) = self.member() {
+            // The node is ending if nobody takes them.
+            let _ = member.raft.send(RaftInput::Messages(from, messages));
+        }
+    }
+
+    /// Hands the leadership to another node, if this one leads and there is another: so that stopping
+    /// it costs no election. Blocks for a second at most.
+    fn hand_over(&self) {
+        let Some(member) = self.member() else { return };
+        let began = std::time::Instant::now();
+        let mut asked = false;
+        while began.elapsed() < Duration::from_secs(1) {
+            let (reply, status) = oneshot::channel();
+            if member.raft.send(RaftInput::Status(reply)).is_err() {
+                return;
+            }
+            let Ok(status) = status.blocking_recv() else { return };
+            if status.role != tenon_consensus::Role::Leader {
+                return;
+            }
+            let voters = &status.conf_state.voters;
+            let best = status
+                .peers
+                .iter()
+                .filter(|peer| peer.id != status.id && voters.contains(&peer.id))
+                .filter(|peer| peer.recent_active)
+                .max_by_key(|peer| peer.matched);
+            let Some(best) = best else { return };
+            if !std::mem::replace(&mut asked, true) {
+                let _ = member.raft.send(RaftInput::Transfer(best.id));
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A number that was hardly ever used before: where request numbers begin, and a seed.
+fn fresh_number() -> u64 {
+    // 2^20 requests a millisecond before two lives of a node could overlap.
+    u64::try_from(apply_thread::now().0).unwrap_or_default() << 20
+}
+
+/// The usual options of a log, on this disk.
+pub(crate) fn log_options(disk: Arc<dyn Disk>) -> LogOptions {
+    LogOptions { disk, ..LogOptions::default() }
+}
+
+/// The configuration of a cluster that has only this member.
+pub(crate) fn alone(node: u64) -> Configuration {
+    Configuration { voters: vec![node], ..Configuration::default() }
+}

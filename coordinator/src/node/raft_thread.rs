@@ -1,0 +1,287 @@
+//! The thread that owns the Raft core: messages, ticks and proposals in; writes, committed entries
+//! and messages out. It never waits for a disk or a network.
+//!
+//! Proposals that came together become one entry, so that one write and one message carry them all.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use tenon_consensus::{
+    Committed, Core, Dropped, MembershipChange, NodeId, Outgoing, Role, SnapshotMeta, SnapshotStep,
+    Status,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::apply_thread::FromLog;
+use super::log_thread::LogInput;
+use crate::coordinator;
+use crate::entry::{self, RequestId};
+use crate::error::{Error, Result};
+use crate::replica::Configuration;
+use crate::server::Metrics;
+
+/// At most so many proposals become one entry.
+const PROPOSALS: usize = 1024;
+/// Proposals are put together up to about this size.
+const ENTRY_BYTES: usize = 512 << 10;
+/// At most so many inputs are taken before the core is asked what follows from them.
+const INPUTS: usize = 4096;
+
+/// What may reach the core.
+pub enum RaftInput {
+    /// Messages of other members, as they came.
+    Messages(NodeId, Vec<Vec<u8>>),
+    /// A proposal for the log.
+    Propose(RequestId, Vec<u8>),
+    /// A read that a quorum has to confirm.
+    ReadIndex(RequestId),
+    /// Everything up to this write is durable.
+    Persisted(u64),
+    /// Everything up to this index is applied.
+    Applied(u64),
+    /// Everything up to this index is durable in the state.
+    Compact(u64),
+    /// A change of the membership; answered when it was proposed, not when it has happened.
+    Change(MembershipChange, oneshot::Sender<Result<(), Dropped>>),
+    /// Hand the leadership over.
+    Transfer(NodeId),
+    /// A snapshot is there for who needs one.
+    Offer(SnapshotMeta),
+    /// The snapshot that was asked for is here.
+    Fetched,
+    /// It could not be had.
+    FetchFailed,
+    /// Its state is installed.
+    Installed,
+    /// How sending a snapshot's offer went.
+    SnapshotReport(NodeId, bool),
+    /// A member could not be reached.
+    Unreachable(NodeId),
+    /// How things stand.
+    Status(oneshot::Sender<Status>),
+    /// End.
+    Stop,
+}
+
+/// Where what follows goes.
+pub(super) struct Links {
+    pub log: Sender<LogInput>,
+    pub apply: mpsc::UnboundedSender<FromLog>,
+    pub send: Box<dyn Fn(Outgoing) + Send>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The thread's state.
+pub(super) struct RaftThread {
+    core: Core,
+    links: Links,
+    tick: Duration,
+    proposals: Vec<(RequestId, Vec<u8>)>,
+    proposed_bytes: usize,
+    offered: Option<SnapshotMeta>,
+    installing: Option<SnapshotMeta>,
+    stopped: bool,
+}
+
+impl RaftThread {
+    pub fn new(core: Core, tick: Duration, links: Links) -> RaftThread {
+        RaftThread {
+            core,
+            links,
+            tick,
+            proposals: Vec::new(),
+            proposed_bytes: 0,
+            offered: None,
+            installing: None,
+            stopped: false,
+        }
+    }
+
+    /// Works until it is told to stop, or until the core or the log cannot go on.
+    pub fn run(mut self, inbox: &Receiver<RaftInput>) -> Result<()> {
+        let mut next_tick = Instant::now() + self.tick;
+        self.give_out()?;
+        while !self.stopped {
+            let wait = next_tick.saturating_duration_since(Instant::now());
+            match inbox.recv_timeout(wait) {
+                Ok(input) => {
+                    self.take(input)?;
+                    for input in inbox.try_iter().take(INPUTS) {
+                        self.take(input)?;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            if now >= next_tick {
+                self.core.tick();
+                // A thread that was held up does not catch up: time lost is no one's silence.
+                next_tick = now + self.tick;
+            }
+            self.propose();
+            self.give_out()?;
+        }
+        // The log ends before this thread, so that what was given out is written.
+        let _ = self.links.log.send(LogInput::Stop);
+        Ok(())
+    }
+
+    fn take(&mut self, input: RaftInput) -> Result<()> {
+        match input {
+            RaftInput::Messages(from, messages) => {
+                for message in messages {
+                    if let Err(refused) = self.core.step(from, &message) {
+                        tracing::debug!(from, %refused, "refused a message of another member");
+                    }
+                }
+            }
+            RaftInput::Propose(id, proposal) => {
+                if self.proposed_bytes + proposal.len() > ENTRY_BYTES
+                    || self.proposals.len() >= PROPOSALS
+                {
+                    self.propose();
+                }
+                self.proposed_bytes += proposal.len();
+                self.proposals.push((id, proposal));
+            }
+            RaftInput::ReadIndex(id) => {
+                // One that cannot be asked for now is asked for again.
+                let _ = self.core.read_index(&id.to_bytes());
+            }
+            RaftInput::Persisted(number) => self.core.persisted(number),
+            RaftInput::Applied(index) => self.core.applied(index),
+            RaftInput::Compact(index) => {
+                if let Some(compaction) = self.core.compact(index) {
+                    self.to_log(LogInput::Compact(compaction))?;
+                }
+            }
+            RaftInput::Change(change, reply) => {
+                let _ = reply.send(self.core.propose_change(&change));
+            }
+            RaftInput::Transfer(to) => {
+                // Whoever wants it looks at the status, and asks again.
+                let _ = self.core.transfer_leader(to);
+            }
+            RaftInput::Offer(meta) => {
+                self.core.offer_snapshot(meta);
+            }
+            RaftInput::Fetched => {
+                if let Some(meta) = self.offered.take() {
+                    self.core.snapshot_fetched(&meta);
+                }
+            }
+            RaftInput::FetchFailed => {
+                if let Some(meta) = self.offered.take() {
+                    self.core.snapshot_failed(&meta);
+                }
+            }
+            RaftInput::Installed => {
+                if let Some(meta) = self.installing.take() {
+                    self.core.installed(&meta);
+                }
+            }
+            RaftInput::SnapshotReport(to, sent) => self.core.report_snapshot(to, sent),
+            RaftInput::Unreachable(to) => self.core.report_unreachable(to),
+            RaftInput::Status(reply) => {
+                let _ = reply.send(self.core.status());
+            }
+            RaftInput::Stop => self.stopped = true,
+        }
+        Ok(())
+    }
+
+    /// Puts the proposals that came together into one entry.
+    fn propose(&mut self) {
+        if self.proposals.is_empty() {
+            return;
+        }
+        let entry = entry::join(self.proposals.iter().map(|(_, proposal)| proposal.as_slice()));
+        if self.core.propose(entry).is_err() {
+            for (id, _) in &self.proposals {
+                let _ = self.links.apply.send(FromLog::Refused(*id));
+            }
+        }
+        self.proposals.clear();
+        self.proposed_bytes = 0;
+    }
+
+    fn to_log(&self, input: LogInput) -> Result<()> {
+        self.links.log.send(input).map_err(|_| Error::Stopped)
+    }
+
+    fn to_apply(&self, input: FromLog) -> Result<()> {
+        self.links.apply.send(input).map_err(|_| Error::Stopped)
+    }
+
+    /// Hands out everything that there is to do.
+    fn give_out(&mut self) -> Result<()> {
+        while let Some(ready) = self.core.ready()? {
+            for message in ready.messages {
+                (self.links.send)(message);
+            }
+            if let Some(write) = ready.write {
+                self.to_log(LogInput::Write(write))?;
+            }
+            if let Some(leadership) = ready.leadership {
+                if leadership.role == Role::Candidate {
+                    self.links.metrics.elections.inc();
+                }
+                self.to_apply(FromLog::Leader {
+                    leader: leadership.leader,
+                    term: leadership.term,
+                })?;
+            }
+            if !ready.committed.is_empty() {
+                let committed = ready.committed.into_iter().map(to_apply).collect();
+                self.to_apply(FromLog::Committed(committed))?;
+            }
+            for (request, index) in ready.reads {
+                if let Some(id) = RequestId::from_bytes(&request) {
+                    self.to_apply(FromLog::ReadReady { id, index })?;
+                }
+            }
+            match ready.snapshot {
+                Some(SnapshotStep::Fetch { from, meta }) => {
+                    let descriptor = meta.data.clone();
+                    self.offered = Some(meta);
+                    self.to_apply(FromLog::Offered { from, descriptor })?;
+                }
+                Some(SnapshotStep::Cancel) => {
+                    self.offered = None;
+                    self.to_apply(FromLog::FetchCancelled)?;
+                }
+                Some(SnapshotStep::Install(meta)) => {
+                    self.installing = Some(meta);
+                    self.to_apply(FromLog::Install)?;
+                }
+                None => {}
+            }
+            if ready.wants_snapshot {
+                self.to_apply(FromLog::SnapshotWanted)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A committed entry as the coordinator takes it.
+pub fn to_apply(committed: Committed) -> coordinator::Committed {
+    match committed {
+        Committed::Entry { index, term, data } => {
+            coordinator::Committed::Entry { index, term, data }
+        }
+        Committed::Empty { index, term } => {
+            coordinator::Committed::Entry { index, term, data: bytes::Bytes::new() }
+        }
+        Committed::Membership { index, term, change, conf_state, taken } => {
+            let members = match taken {
+                true => serde_json::from_slice(&change.context).unwrap_or_default(),
+                false => Default::default(),
+            };
+            let configuration = Configuration::from(conf_state);
+            coordinator::Committed::Membership { index, term, configuration, members }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Encryption of what must not be readable on a disk: a run's ConfigMaps and Secrets.
+//!
+//! They travel through the log and lie in the history sealed with ChaCha20-Poly1305 (RFC 8439)
+//! under a key that every member has and none writes beside the data. The nonce is derived from the
+//! run's id, which is used once with its materials; the id is also the associated data, so that one
+//! run's materials cannot be passed off as another's.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use sha2::{Digest, Sha256};
+use tenon_engine::RunId;
+
+use crate::error::{Error, Result};
+use crate::materials::Materials;
+
+/// A 256-bit key; shows nothing of itself.
+#[derive(Clone)]
+pub struct SealKey([u8; 32]);
+
+/// The materials cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsealed {
+    /// Sealed with another key, or damaged.
+    #[error(
+        "the Secrets and ConfigMaps of run {0} cannot be decrypted: is this node's secrets key \
+         the same as that of the other nodes?"
+    )]
+    Key(RunId),
+    /// The key file is not one.
+    #[error("a secrets key is 64 hexadecimal digits on one line, and nothing else")]
+    File,
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealKey({})", self.fingerprint())
+    }
+}
+
+impl SealKey {
+    /// A key of these bytes.
+    pub fn new(bytes: [u8; 32]) -> SealKey {
+        SealKey(bytes)
+    }
+
+    /// A key that was never used before.
+    pub fn random() -> Result<SealKey> {
+        let mut key = [0; 32];
+        let path = Path::new("/dev/urandom");
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut key));
+        read.map_err(Error::io("read", path))?;
+        Ok(SealKey(key))
+    }
+
+    /// The key in a key file: 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Result<SealKey, Unsealed> {
+        let text = text.trim().as_bytes();
+        let mut key = [0; 32];
+        if text.len() != 64 {
+            return Err(Unsealed::File);
+        }
+        for (byte, digits) in key.iter_mut().zip(text.chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| Unsealed::File)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| Unsealed::File)?;
+        }
+        Ok(SealKey(key))
+    }
+
+    /// As [`SealKey::parse`] reads it.
+    pub fn to_text(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Tells whether two members have the same key, without telling the key: 16 hex digits.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = Sha256::new();
+        hasher.update(b"tenon secrets key");
+        hasher.update(self.0);
+        hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Encrypts the materials of a run. Empty ones need no key and become no bytes.
+    pub(crate) fn seal(&self, run: RunId, materials: &Materials) -> Vec<u8> {
+        if materials.is_empty() {
+            return Vec::new();
+        }
+        let text = serde_json::to_vec(materials)
+            .expect("ConfigMaps and Secrets have only string keys, so they are always valid JSON");
+        let id = run.to_string();
+        let payload = Payload { msg: &text, aad: id.as_bytes() };
+        self.cipher().encrypt(&nonce(run), payload).expect(
+            "ChaCha20-Poly1305 encrypts anything below 256 GiB, and a request is far smaller",
+        )
+    }
+
+    /// Decrypts them again.
+    pub(crate) fn open(&self, run: RunId, sealed: &[u8]) -> Result<Materials, Unsealed> {
+        if sealed.is_empty() {
+            return Ok(Materials::default());
+        }
+        let id = run.to_string();
+        let payload = Payload { msg: sealed, aad: id.as_bytes() };
+        let text = self.cipher().decrypt(&nonce(run), payload).map_err(|_| Unsealed::Key(run))?;
+        serde_json::from_slice(&text).map_err(|_| Unsealed::Key(run))
+    }
+
+    fn cipher(&self) -> ChaCha20Poly1305 {
+        ChaCha20Poly1305::new(Key::from_slice(&self.0))
+    }
+}
+
+fn nonce(run: RunId) -> Nonce {
+    let hash = Sha256::digest(run.to_string());
+    *Nonce::from_slice(&hash[..12])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_key_and_run_open_it() {
+        let mut materials = Materials::default();
+        let mut secret = tenon_tekton::k8s::Secret::default();
+        secret.metadata.name = "token".to_owned();
+        secret.string_data.insert("password".to_owned(), "swordfish".to_owned());
+        materials.secrets.insert("token".to_owned(), secret);
+        let (key, other) = (SealKey::new([1; 32]), SealKey::new([2; 32]));
+        let (run, another) = (RunId(ulid::Ulid(1)), RunId(ulid::Ulid(2)));
+        let sealed = key.seal(run, &materials);
+        assert!(!sealed.windows(9).any(|window| window == b"swordfish"));
+        assert!(key.open(run, &sealed).unwrap() == materials);
+        assert_eq!(key.open(another, &sealed).err(), Some(Unsealed::Key(another)));
+        assert_eq!(other.open(run, &sealed).err(), Some(Unsealed::Key(run)));
+        assert!(!format!("{key:?}").contains(&key.to_text()));
+        assert_eq!(SealKey::parse(&key.to_text()).unwrap().fingerprint(), key.fingerprint());
+        assert_eq!(SealKey::parse("zz").err(), Some(Unsealed::File));
+    }
+}
