@@ -23,7 +23,7 @@ impl Run {
         }
         self.schedule_dag(now, log);
         #[cfg(test)]
-        if let Some(pipeline) = &self.pipeline {
+        if let Some(pipeline) = self.pipeline.as_ref().filter(|p| p.tasks.len() < 64) {
             pipeline.audit(&self.task_runs);
         }
         let dag_done = self.pipeline.as_ref().is_some_and(|p| p.is_dag_done());

@@ -3,9 +3,12 @@
 #![expect(clippy::needless_pass_by_value, reason = "a test hands over json!(…) where it writes it")]
 
 mod cancel;
+mod documents;
 mod events;
 mod halts;
+mod held;
 mod random;
+mod rerun;
 mod scheduling;
 mod sim;
 mod status;

@@ -44,6 +44,8 @@ pub(super) struct Sim {
     pub(super) run: RunId,
     pub(super) now: Time,
     pub(super) events: Vec<Event>,
+    /// Whether the run is exported and imported after every command.
+    moves: bool,
     name: String,
     does: BTreeMap<String, Vec<Does>>,
 }
@@ -111,6 +113,15 @@ pub(super) fn task(name: &str, results: &[&str], more: Value) -> Value {
 
 impl Sim {
     pub(super) fn new(submission: Submission) -> Sim {
+        Sim::begin(submission, false)
+    }
+
+    /// A run that is exported and imported after every command.
+    pub(super) fn moving(submission: Submission) -> Sim {
+        Sim::begin(submission, true)
+    }
+
+    fn begin(submission: Submission, moves: bool) -> Sim {
         let name = match &submission.run {
             RunObject::PipelineRun(run) => run.metadata.name.clone(),
             RunObject::TaskRun(run) => run.metadata.name.clone(),
@@ -120,6 +131,7 @@ impl Sim {
             run: submission.run_id,
             now: Time(1_700_000_000_000),
             events: Vec::new(),
+            moves,
             name,
             does: BTreeMap::new(),
         };
@@ -137,6 +149,13 @@ impl Sim {
     pub(super) fn apply(&mut self, command: Command) {
         let events = self.engine.apply(command);
         self.events.extend(events);
+        if self.moves {
+            let bytes = self.engine.export(self.run).expect("a run");
+            let mut moved = Engine::starting_at(self.engine.next_seq());
+            assert_eq!(moved.import(&bytes), Ok(self.run));
+            assert_eq!(moved, self.engine);
+            self.engine = moved;
+        }
     }
 
     pub(super) fn report(&mut self, attempt: &AttemptId, report: Report) {
