@@ -15,6 +15,25 @@ use crate::{Error, Result};
 /// Bytes that are collected before they are written although more events wait.
 const BATCH: usize = 256 << 10;
 
+/// Where the events of a run come from.
+pub trait Source {
+    /// The next event; waits for it up to `timeout` while the run goes on.
+    fn next(&mut self, timeout: Duration) -> Result<Next>;
+
+    /// The run, for messages.
+    fn run(&self) -> String;
+}
+
+impl Source for RunReader {
+    fn next(&mut self, timeout: Duration) -> Result<Next> {
+        RunReader::next(self, timeout)
+    }
+
+    fn run(&self) -> String {
+        RunReader::run(self).to_string()
+    }
+}
+
 /// What can show events.
 pub trait Show {
     /// Takes one event and appends what is to be written. `shown` is false for an event that the
@@ -50,7 +69,7 @@ pub enum Finish {
 
 /// Shows a run from its first event. With `wait` it follows a run that goes on to its end.
 pub fn follow(
-    reader: &mut RunReader,
+    source: &mut dyn Source,
     filter: &Filter,
     show: &mut dyn Show,
     output: &mut dyn Write,
@@ -60,19 +79,19 @@ pub fn follow(
     let mut index = 0;
     let finish = loop {
         // Only when nothing waits is it time for idle, and for what was collected.
-        let mut next = reader.next(Duration::ZERO)?;
+        let mut next = source.next(Duration::ZERO)?;
         if matches!(next, Next::Idle) && wait {
             show.idle(&mut out);
             if !flush(output, &mut out)? {
                 return Ok(Finish::Closed);
             }
-            next = reader.next(show.pace())?;
+            next = source.next(show.pace())?;
         }
         match next {
             Next::Event(stored) => {
                 let last = is_run_end(&stored);
                 show.event(&stored, filter, &mut out).map_err(|detail| Error::Record {
-                    run: reader.run().to_string(),
+                    run: source.run(),
                     index,
                     detail,
                 })?;

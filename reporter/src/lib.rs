@@ -11,6 +11,7 @@ mod fixture;
 pub mod follow;
 pub mod history;
 pub mod json;
+pub mod line;
 pub mod pretty;
 mod stamp;
 
