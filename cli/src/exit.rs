@@ -26,6 +26,23 @@ pub enum Exit {
     Cancelled = 130,
 }
 
+impl Exit {
+    /// The exit with this code, as a cluster says how a run ended.
+    pub fn of_code(code: i32) -> Option<Exit> {
+        let all = [
+            Exit::Success,
+            Exit::Internal,
+            Exit::Usage,
+            Exit::Environment,
+            Exit::Validation,
+            Exit::TaskFailed,
+            Exit::Timeout,
+            Exit::Cancelled,
+        ];
+        all.into_iter().find(|exit| *exit as i32 == code)
+    }
+}
+
 /// Why a command could not do what it was asked.
 #[derive(Debug)]
 pub struct Failure {

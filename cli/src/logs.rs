@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use tenon_coordinator::intake::did_you_mean;
-use tenon_engine::Time;
+use tenon_engine::{Kind, Time};
 use tenon_reporter::filter::{Filter, parse_kind};
 use tenon_reporter::follow::{Finish, Screen, Show, Terminal, follow};
 use tenon_reporter::history::{RunStatus, Store};
@@ -29,9 +29,11 @@ impl Terminal for Still {
 }
 
 /// The kinds that a run's events may have, for suggestions.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 22] = [
+    "run-queued",
     "run-start",
     "run-end",
+    "task-queued",
     "task-start",
     "task-retry",
     "task-lost",
@@ -45,6 +47,9 @@ const KINDS: [&str; 17] = [
     "sidecar-end",
     "resolver-start",
     "resolver-end",
+    "agent-up",
+    "agent-down",
+    "leader-change",
     "error",
     "debug",
 ];
@@ -83,8 +88,14 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> Result<Exit, Failure> {
 }
 
 fn filter(args: &LogsArgs) -> Result<Filter, Failure> {
+    let kinds = kinds(&args.kind)?;
+    Ok(Filter { kinds, task: args.task.clone(), step: args.step.clone(), since: args.since })
+}
+
+/// The kinds of events with these names.
+pub fn kinds(names: &[String]) -> Result<Vec<Kind>, Failure> {
     let mut kinds = Vec::new();
-    for name in args.kind.iter().flat_map(|kinds| kinds.split(',')) {
+    for name in names.iter().flat_map(|kinds| kinds.split(',')) {
         let Some(kind) = parse_kind(name) else {
             let failure =
                 Failure::new(Exit::Usage, format!("--kind {name}: no such kind of event"));
@@ -95,5 +106,5 @@ fn filter(args: &LogsArgs) -> Result<Filter, Failure> {
         };
         kinds.push(kind);
     }
-    Ok(Filter { kinds, task: args.task.clone(), step: args.step.clone(), since: args.since })
+    Ok(kinds)
 }

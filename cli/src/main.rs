@@ -2,16 +2,22 @@
 //!
 //! stdout carries only the answer that was asked for; everything else goes to stderr, once.
 
+mod agent;
 mod args;
+mod cluster;
 mod config;
+mod coordinator;
 mod doctor;
+mod events;
 mod exit;
 mod graph;
 mod input;
 mod inspect;
 mod logs;
+mod machine;
 mod pages;
 mod random;
+mod remote;
 mod run;
 mod runs;
 mod terminal;
@@ -44,13 +50,28 @@ fn start() -> Result<Exit, Failure> {
     let state_dir = std::path::absolute(&state_dir).map_err(|error| {
         Failure::new(Exit::Usage, format!("--state-dir {}: {error}", state_dir.display()))
     })?;
+    // An empty one is how a configured server is left aside.
+    let server = cli.server.filter(|server| !server.trim().is_empty());
+    let server = server.as_deref();
     match cli.command {
-        Command::Run(args) => run::run(*args, state_dir),
+        Command::Run(args) => run::run(*args, server, state_dir),
         Command::Validate(args) => inspect::validate(&args),
         Command::List(args) => inspect::list(&args),
         Command::Graph(args) => graph::graph(&args),
-        Command::Runs(args) => runs::runs(&args.command, &state_dir),
-        Command::Logs(args) => logs::logs(&args, &state_dir),
+        Command::Runs(args) => runs::runs(&args.command, server, &state_dir),
+        Command::Logs(args) => match server {
+            Some(server) => remote::with(server, async |remote| remote::logs(&remote, &args).await),
+            None => logs::logs(&args, &state_dir),
+        },
+        Command::Events(args) => match server {
+            Some(server) => {
+                remote::with(server, async |remote| remote::events(&remote, &args).await)
+            }
+            None => events::events(&args, &state_dir),
+        },
+        Command::Coordinator(args) => coordinator::coordinator(&args, &state_dir),
+        Command::Agent(args) => agent::agent(&args, server, &state_dir),
+        Command::Cluster(args) => cluster::cluster(&args.command, server),
         Command::Doctor(args) => doctor::doctor(&args, &state_dir),
         Command::Version(args) => inspect::version(&args),
         Command::Completions(args) => pages::completions(command, &args),

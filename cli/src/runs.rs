@@ -1,4 +1,4 @@
-//! `tenon runs`: list, show and prune stored runs.
+//! `tenon runs`: of a cluster asks it, of this machine reads what is stored.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,15 +15,34 @@ use crate::args::{Output, RunsCommand, RunsListArgs, RunsPruneArgs, RunsShowArgs
 use crate::exit::{Exit, Failure};
 use crate::inspect::{answer, table};
 use crate::logs::Still;
-use crate::terminal;
+use crate::{remote, terminal};
 
 /// `tenon runs`.
-pub fn runs(command: &RunsCommand, state_dir: &Path) -> Result<Exit, Failure> {
+pub fn runs(
+    command: &RunsCommand,
+    server: Option<&str>,
+    state_dir: &Path,
+) -> Result<Exit, Failure> {
     let store = Store::new(state_dir);
-    match command {
-        RunsCommand::List(args) => list(&store, args),
-        RunsCommand::Show(args) => show(&store, args),
-        RunsCommand::Prune(args) => prune(&store, args),
+    match (command, server) {
+        (RunsCommand::Prune(_), Some(_)) => {
+            Err(Failure::new(Exit::Usage, "only runs of this machine can be pruned")
+                .hint("leave --server and TENON_SERVER out"))
+        }
+        (RunsCommand::Prune(args), None) => prune(&store, args),
+        (RunsCommand::List(args), None) => list(&store, args),
+        (RunsCommand::Show(args), None) => show(&store, args),
+        (RunsCommand::Cancel(_), None) => Err(remote::needs_cluster("runs cancel")),
+        (RunsCommand::Rerun(_), None) => Err(remote::needs_cluster("runs rerun")),
+        (RunsCommand::Explain(_), None) => Err(remote::needs_cluster("runs explain")),
+        (command, Some(server)) => remote::with(server, async |cluster| match command {
+            RunsCommand::List(args) => remote::list(&cluster, args).await,
+            RunsCommand::Show(args) => remote::show(&cluster, args).await,
+            RunsCommand::Cancel(args) => remote::cancel(&cluster, args).await,
+            RunsCommand::Rerun(args) => remote::rerun(&cluster, args).await,
+            RunsCommand::Explain(args) => remote::explain(&cluster, args).await,
+            RunsCommand::Prune(_) => Ok(Exit::Success),
+        }),
     }
 }
 
@@ -32,6 +51,12 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
     for error in errors {
         terminal::note(&format!("{error} [{}]", error.code()));
     }
+    let is =
+        |wanted: &[String], value: &str| wanted.is_empty() || wanted.iter().any(|one| one == value);
+    runs.retain(|run| {
+        let namespace: Vec<String> = args.namespace.iter().cloned().collect();
+        is(&args.status, run.status.as_str()) && is(&namespace, &run.namespace)
+    });
     runs.truncate(args.limit.unwrap_or(usize::MAX));
     let rows: Vec<[String; 6]> = runs
         .iter()
@@ -74,7 +99,8 @@ fn took(run: &Summary) -> String {
     }
 }
 
-fn ago(time: Time) -> String {
+/// How long ago that was.
+pub fn ago(time: Time) -> String {
     let seconds = (terminal::now().0 - time.0).max(0) / 1000;
     match seconds {
         0..60 => format!("{seconds}s ago"),

@@ -54,12 +54,18 @@ pub fn now() -> Time {
 
 /// Writes a command's answer to stdout. A reader that has gone (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
+    write(text.as_bytes()).map(|_| ())
+}
+
+/// Writes bytes to stdout at once; false when nobody reads them any more.
+pub fn write(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
             Err(Failure::new(Exit::Environment, format!("cannot write to stdout: {error}")))
         }
-        _ => Ok(()),
     }
 }
 

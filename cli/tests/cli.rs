@@ -185,6 +185,31 @@ fn runs_that_are_not_there() {
 }
 
 #[test]
+fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
+    let dir = dir_with(&[("a.yaml", TASK)]);
+    for (args, code, says) in [
+        (&["runs", "cancel", "x"][..], 2, "--server"),
+        (&["runs", "rerun", "x"], 2, "--server"),
+        (&["runs", "explain"], 2, "--server"),
+        (&["cluster", "status"], 2, "--server"),
+        (&["agent"], 2, "--server"),
+        (&["agent", "--server", "a:1", "--label", "x"], 2, "--label x"),
+        (&["run", "-f", "a.yaml", "--detach"], 2, "--server"),
+        (&["runs", "list", "--server", "https://a:1"], 2, "TLS"),
+        (&["runs", "list", "--server", "host"], 2, "no port"),
+        (&["runs", "prune", "--keep", "1", "--server", "a:1"], 2, "this machine"),
+        (&["events", "--kind", "run-strt", "--server", "a:1"], 2, "did you mean \"run-start\"?"),
+        (&["runs", "list", "--server", ""], 0, ""),
+    ] {
+        let answer = tenon(dir.path(), args, &[]);
+        assert_eq!(answer.code, code, "{args:?}: {}", answer.stderr);
+        assert!(answer.stderr.contains(says), "{args:?}: {}", answer.stderr);
+    }
+    let by_variable = tenon(dir.path(), &["runs", "list"], &[("TENON_SERVER", "https://a:1")]);
+    assert!(by_variable.stderr.contains("TLS"), "{}", by_variable.stderr);
+}
+
+#[test]
 fn an_unwritable_state_directory_is_an_environment_fault() {
     let dir = dir_with(&[("file", "")]);
     let answer = tenon(dir.path(), &["doctor", "--state-dir", "file/below"], &[]);
@@ -218,7 +243,21 @@ fn every_command_has_help_with_an_example() {
         "runs list",
         "runs show",
         "runs prune",
+        "runs cancel",
+        "runs rerun",
+        "runs explain",
         "logs",
+        "events",
+        "coordinator",
+        "agent",
+        "cluster init",
+        "cluster status",
+        "cluster add",
+        "cluster remove",
+        "cluster transfer",
+        "cluster backup",
+        "cluster restore",
+        "cluster recover",
         "doctor",
         "version",
         "completions",

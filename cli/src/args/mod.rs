@@ -3,6 +3,7 @@
 //! Environment variables and config-file keys are derived from these definitions by
 //! [`crate::config`], so every flag has both without being named there.
 
+mod cluster;
 mod history;
 mod inspect;
 mod run;
@@ -11,7 +12,13 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub use history::{LogsArgs, RunsArgs, RunsCommand, RunsListArgs, RunsPruneArgs, RunsShowArgs};
+pub use cluster::{
+    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, RecoverArgs, RestoreArgs,
+};
+pub use history::{
+    CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
+    RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsRerunArgs, RunsShowArgs,
+};
 pub use inspect::{
     CompletionsArgs, DoctorArgs, GraphArgs, GraphFormat, ListArgs, ManArgs, ValidateArgs,
     VersionArgs,
@@ -33,33 +40,31 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Nodes of the cluster to work with, separated by commas; without one, this machine
+    #[arg(long, global = true, value_name = "URL[,URL]")]
+    pub server: Option<String>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
+/// The commands; what each is for is said by its arguments.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run pipelines and tasks here and now
     Run(Box<RunArgs>),
-    /// Check files without running anything
     Validate(ValidateArgs),
-    /// List what files define
     List(ListArgs),
-    /// Draw the graph of a Pipeline
     Graph(GraphArgs),
-    /// Look at stored runs, or remove them
     Runs(RunsArgs),
-    /// Print the output of a stored or running run
     Logs(LogsArgs),
-    /// Check whether this machine can run pipelines
+    Events(EventsArgs),
+    Coordinator(CoordinatorArgs),
+    Agent(AgentArgs),
+    Cluster(ClusterArgs),
     Doctor(DoctorArgs),
-    /// Print the version
     Version(VersionArgs),
-    /// Print a completion script for a shell
     Completions(CompletionsArgs),
-    /// Write the manual pages
     Man(ManArgs),
     /// Explain environment variables and the config file
     HelpConfig,

@@ -6,13 +6,16 @@ use clap::{Args, ValueEnum};
 
 use super::{FileArgs, Output};
 
-/// Run pipelines and tasks here and now
+/// Run pipelines and tasks, here or on a cluster
 ///
 /// Runs every PipelineRun and TaskRun of the files, one after the other, in order. Files without one
 /// need --pipeline or --task, unless they define exactly one Pipeline, or no Pipeline and exactly one
 /// Task: that one then runs.
 ///
 /// Ctrl-C once cancels and runs the `finally` tasks; Ctrl-C twice stops everything now.
+///
+/// With --server the runs go to a cluster, whose agents decide what runs the steps; this shows them as
+/// it shows runs of this machine, also when coordinators die meanwhile.
 ///
 /// Exit codes: 0 succeeded, 1 internal error, 2 usage, 3 environment (no Docker, state directory not
 /// writable), 4 invalid input, 5 a task failed, 6 timeout, 130 cancelled. Of several runs, the first
@@ -21,7 +24,8 @@ use super::{FileArgs, Output};
 #[command(after_help = "Examples:\n  \
     tenon run -f pipeline.yaml\n  \
     tenon run -f tasks/ --pipeline build -p revision=main -p 'flags=[\"-v\",\"-race\"]'\n  \
-    tenon run -f task.yaml --task test -w source=. -o json | jq -r .line")]
+    tenon run -f task.yaml --task test -w source=. -o json | jq -r .line\n  \
+    tenon run -f pipeline.yaml --server http://c1:7070,http://c2:7070 --detach")]
 pub struct RunArgs {
     /// Which files.
     #[command(flatten)]
@@ -74,6 +78,14 @@ pub struct RunArgs {
     /// Also emit `debug` events
     #[arg(long)]
     pub debug: bool,
+
+    /// With --server: print the run's id once it is accepted, and leave it alone
+    #[arg(long)]
+    pub detach: bool,
+
+    /// With --server: the same key with the same files is the same run, however often it is sent
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
 
     /// No log lines and no remarks: only the summary
     #[arg(short, long)]

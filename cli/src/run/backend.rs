@@ -1,31 +1,44 @@
 //! Which backend runs the steps, and starting it.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tenon_agent::ImageMap;
 use tenon_agent::backend::{Backend, BackendError, BackendOptions};
 use tenon_agent::detect::{self, detect};
 
-use super::Settings;
 use crate::args::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::terminal;
 
+/// What is wanted of a backend.
+pub struct Wanted<'a> {
+    /// Where it keeps its files.
+    pub data_dir: PathBuf,
+    /// Leave containers and directories behind.
+    pub keep: bool,
+    /// A file of image replacements.
+    pub image_map: Option<&'a Path>,
+    /// Which one.
+    pub backend: BackendChoice,
+    /// Tell the user which one it is, and why.
+    pub tell: bool,
+}
+
 /// The backend that the user chose, or the one that this machine has.
-pub async fn open(settings: &Settings) -> Result<Arc<dyn Backend>, Failure> {
+pub async fn open(wanted: &Wanted<'_>) -> Result<Arc<dyn Backend>, Failure> {
     let options = BackendOptions {
-        data_dir: settings.state_dir.join("agent"),
-        keep: settings.args.keep,
-        image_map: image_map(settings)?,
+        data_dir: wanted.data_dir.clone(),
+        keep: wanted.keep,
+        image_map: image_map(wanted.image_map)?,
     };
-    let choice = match settings.args.backend {
+    let choice = match wanted.backend {
         BackendChoice::Auto => detect::BackendChoice::Auto,
         BackendChoice::Docker => detect::BackendChoice::Docker,
         BackendChoice::Host => detect::BackendChoice::Host,
     };
     let (backend, why) = detect(choice, options).await.map_err(refused)?;
-    let chosen_by_tenon = settings.args.backend == BackendChoice::Auto;
-    if (chosen_by_tenon && !settings.args.quiet) || settings.args.debug {
+    if wanted.tell {
         terminal::note(&format!("steps run on {why}"));
     }
     Ok(backend)
@@ -41,8 +54,8 @@ fn refused(error: BackendError) -> Failure {
     }
 }
 
-fn image_map(settings: &Settings) -> Result<ImageMap, Failure> {
-    let Some(path) = &settings.args.image_map else {
+fn image_map(path: Option<&Path>) -> Result<ImageMap, Failure> {
+    let Some(path) = path else {
         return Ok(ImageMap::default());
     };
     let text = std::fs::read_to_string(path).map_err(|error| {

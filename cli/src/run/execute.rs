@@ -14,12 +14,13 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::backend::{self, Wanted};
 use super::show::{Remarks, show};
 use super::signals::{Signals, Wish};
-use super::{Settings, backend, exit_of, store};
-use crate::args::Output;
+use super::{Settings, exit_of, store};
+use crate::args::{BackendChoice, Output};
 use crate::exit::{Exit, Failure};
-use crate::{random, terminal};
+use crate::{machine, random, terminal};
 
 /// Messages that may wait in either direction of the session.
 const SESSION: usize = 64;
@@ -37,7 +38,7 @@ pub fn execute(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
 
 async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Failure> {
     let signals = Signals::listen()?;
-    let backend = backend::open(settings).await?;
+    let backend = backend::open(&wanted(settings)).await?;
     let (to_agent, inbox) = mpsc::channel(SESSION);
     let (outbox, from_agent) = mpsc::channel(SESSION);
     let options = LocalOptions { state_dir: settings.state_dir.clone(), grace_ms: GRACE_MS };
@@ -48,7 +49,7 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
         ));
     }
     let agent = AgentOptions {
-        name: host_name(),
+        name: machine::name(),
         slots: slots(settings),
         incarnation: random::new_id().to_string(),
         ..AgentOptions::default()
@@ -211,17 +212,21 @@ fn remarks(
     })
 }
 
-/// How many attempts at a time: what the user says, else what the machine has cores for.
-fn slots(settings: &Settings) -> usize {
-    match settings.args.parallel {
-        Some(parallel) => parallel as usize,
-        None => std::thread::available_parallelism().map_or(4, |cores| cores.get().max(2) * 4),
+fn wanted(settings: &Settings) -> Wanted<'_> {
+    let args = &settings.args;
+    let chosen_by_tenon = args.backend == BackendChoice::Auto;
+    Wanted {
+        data_dir: settings.state_dir.join("agent"),
+        keep: args.keep,
+        image_map: args.image_map.as_deref(),
+        backend: args.backend,
+        tell: (chosen_by_tenon && !args.quiet) || args.debug,
     }
 }
 
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "local".to_owned(), |name| name.trim().to_owned())
+/// How many attempts at a time: what the user says, else what the machine can do.
+fn slots(settings: &Settings) -> usize {
+    settings.args.parallel.map_or_else(machine::slots, |parallel| parallel as usize)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "this is what map_err hands over")]

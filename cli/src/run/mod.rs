@@ -1,11 +1,12 @@
-//! `tenon run`: reads the files, chooses what runs, starts the parts, shows what happens.
+//! `tenon run`: reads the files, chooses what runs, starts the parts, shows what happens. On a
+//! cluster the parts run already.
 
-mod backend;
+pub mod backend;
 mod debug;
 mod execute;
 mod prepare;
-mod show;
-mod signals;
+pub mod show;
+pub mod signals;
 
 use tenon_engine::event::Status;
 use tenon_engine::outcome::RunOutcome;
@@ -14,7 +15,7 @@ use tenon_tekton::flags::FeatureFlags;
 
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure};
-use crate::input;
+use crate::{input, remote};
 
 /// Everything that a run needs to know besides what runs.
 pub struct Settings {
@@ -26,13 +27,25 @@ pub struct Settings {
     pub flags: FeatureFlags,
 }
 
-/// Runs the command.
-pub fn run(args: RunArgs, state_dir: std::path::PathBuf) -> Result<Exit, Failure> {
+/// Runs the command, on the cluster that `server` names or on this machine.
+pub fn run(
+    args: RunArgs,
+    server: Option<&str>,
+    state_dir: std::path::PathBuf,
+) -> Result<Exit, Failure> {
     let flags = input::flags::parse(&args.files.feature_flag)?;
     let sources = input::read(&args.files.file)?;
     let settings = Settings { args, state_dir, flags };
-    let prepared = prepare::prepare(&settings, sources)?;
-    execute::execute(&settings, prepared)
+    let request = prepare::request(&settings, sources)?;
+    // What is wrong is said here, with its place, before anything is sent.
+    let prepared = prepare::prepare(&request)?;
+    match server {
+        Some(server) => remote::with(server, async |remote| {
+            remote::run(&remote, &settings.args, &request, prepared.len()).await
+        }),
+        None if settings.args.detach => Err(remote::needs_cluster("run --detach")),
+        None => execute::execute(&settings, prepared),
+    }
 }
 
 /// The exit code that belongs to the end of a run (docs/events.md).

@@ -9,15 +9,14 @@ use crate::random::random;
 use crate::terminal;
 
 /// Makes the submissions of all runs, in order; warnings and notes go to stderr at once.
-pub fn prepare(settings: &Settings, sources: Vec<Source>) -> Result<Vec<Prepared>, Failure> {
-    let request = request(settings, sources)?;
+pub fn prepare(request: &Request) -> Result<Vec<Prepared>, Failure> {
     let color = terminal::stderr_style().has_color();
     let mut chance = Chance { now: terminal::now(), random: &mut random };
     let mut remark = |remark: Remark| match remark {
         Remark::Warning(warning) => terminal::remark(&warning.render(color)),
         Remark::Note(note) => terminal::note(&note),
     };
-    Ok(intake::prepare(&request, &mut chance, &mut remark)?)
+    Ok(intake::prepare(request, &mut chance, &mut remark)?)
 }
 
 /// What the command line asks for.

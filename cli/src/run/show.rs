@@ -58,34 +58,57 @@ impl Terminal for Screenful {
     }
 }
 
+/// What shows a run, as the command line wants it.
+pub struct Shower {
+    /// Shows events.
+    pub show: Box<dyn Show + Send>,
+    /// A remark to the user, if stdout is a live display.
+    pub note: Arc<Mutex<String>>,
+    /// Whether stdout is one.
+    pub live: bool,
+}
+
+impl Shower {
+    /// Shows as `args` say, with remarks about attempts from `remarks`.
+    pub fn new(args: &RunArgs, remarks: Remarks) -> Shower {
+        let note = Arc::new(Mutex::new(String::new()));
+        let live = args.output == Output::Pretty && !args.quiet && terminal::stdout_is_live();
+        let show: Box<dyn Show + Send> = match args.output {
+            Output::Json if args.debug => Box::new(Debugging::new(remarks)),
+            Output::Json => Box::new(Lines::new()),
+            Output::Pretty | Output::Yaml => {
+                let options = Options {
+                    style: terminal::stdout_style(),
+                    live,
+                    quiet: args.quiet,
+                    logs_only: false,
+                    refusals_told: true,
+                };
+                let screen = Screenful { note: Arc::clone(&note), remarks };
+                Box::new(Screen::new(options, screen))
+            }
+        };
+        Shower { show, note, live }
+    }
+}
+
+/// Where events are written.
+pub fn sink(output: Output) -> Box<dyn io::Write + Send> {
+    match output {
+        Output::Yaml => Box::new(io::sink()),
+        _ => Box::new(io::stdout()),
+    }
+}
+
 /// Starts to show a run.
 pub fn show(mut reader: RunReader, args: &RunArgs, remarks: Remarks) -> Shown {
-    let (output, quiet) = (args.output, args.quiet);
-    let note = Arc::new(Mutex::new(String::new()));
-    let live = output == Output::Pretty && !quiet && terminal::stdout_is_live();
-    let mut shower: Box<dyn Show + Send> = match output {
-        Output::Json if args.debug => Box::new(Debugging::new(remarks)),
-        Output::Json => Box::new(Lines::new()),
-        Output::Pretty | Output::Yaml => {
-            let options = Options {
-                style: terminal::stdout_style(),
-                live,
-                quiet,
-                logs_only: false,
-                refusals_told: true,
-            };
-            let screen = Screenful { note: Arc::clone(&note), remarks };
-            Box::new(Screen::new(options, screen))
-        }
-    };
+    let output = args.output;
+    let Shower { show: mut shower, note, live } = Shower::new(args, remarks);
     let (end, ended) = oneshot::channel();
     let closed = Arc::new(AtomicBool::new(false));
     let tell = Arc::clone(&closed);
     let thread = thread::spawn(move || {
-        let mut sink: Box<dyn io::Write> = match output {
-            Output::Yaml => Box::new(io::sink()),
-            _ => Box::new(io::stdout()),
-        };
+        let mut sink = sink(output);
         let finish = follow(&mut reader, &Filter::default(), &mut *shower, &mut sink, true);
         // Not to be able to show the run is no reason to go on with it either.
         tell.store(!matches!(finish, Ok(Finish::Ended)), Ordering::Release);

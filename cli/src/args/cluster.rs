@@ -1,0 +1,247 @@
+//! The commands of a fleet: its coordinators, its agents, and what operators do to them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{BackendChoice, Output};
+
+/// Run a coordinator: one node of a cluster
+///
+/// A node that belongs to no cluster waits until `tenon cluster init` or `tenon cluster add` makes
+/// it a member; with --bootstrap it makes a cluster of itself. On SIGTERM it hands leadership over
+/// and stops; what agents run goes on. Prints on stdout where it listens, once it does.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tenon coordinator --data-dir /var/lib/tenon --bootstrap\n  \
+    tenon coordinator --data-dir /var/lib/tenon --name c2 --listen 10.0.0.2:7070 --insecure")]
+pub struct CoordinatorArgs {
+    /// Where this node stores everything [default: coordinator/ in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// This node's name, unique in the cluster [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    pub listen: String,
+
+    /// Where other nodes, agents and clients reach it [default: http:// and where it listens]
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
+
+    /// Make a cluster of this node alone, unless it belongs to one already
+    #[arg(long)]
+    pub bootstrap: bool,
+
+    /// The key that Secrets are stored under: the same file on every node. Made if it is not there
+    /// and the node is the first [default: secrets.key in --data-dir]
+    #[arg(long, value_name = "FILE")]
+    pub secrets_key: Option<PathBuf>,
+
+    /// Time between a leader's heartbeats, in milliseconds
+    #[arg(long, default_value_t = 80, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    pub heartbeat_ms: u64,
+
+    /// A leader is missed after this time, or up to twice as long, in milliseconds; at least four
+    /// heartbeats
+    #[arg(long, default_value_t = 400, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(40..=100_000))]
+    pub election_ms: u64,
+
+    /// Listen on other addresses than those of this machine alone, without TLS and authentication
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Run an agent: runs tasks for a cluster
+///
+/// Dials the coordinators, so it needs no open port, and follows their leader by itself. On SIGTERM
+/// it stops what it runs, with grace, and ends.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tenon agent --server http://10.0.0.1:7070,http://10.0.0.2:7070\n  \
+    tenon agent --name gpu1 --slots 2 --label gpu=true")]
+pub struct AgentArgs {
+    /// Its name, unique in the fleet [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// At most so many tasks at a time [default: what the machine can do]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: Option<u32>,
+
+    /// What runs the steps: auto is Docker where it answers, else host
+    #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
+    pub backend: BackendChoice,
+
+    /// A label that a pod's nodeSelector may ask for; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+
+    /// A file of image replacements: each line `GLOB REPLACEMENT`
+    #[arg(long, value_name = "FILE")]
+    pub image_map: Option<PathBuf>,
+
+    /// Leave containers and directories behind for inspection
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Make a cluster, look at it, change it
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon cluster status --server http://10.0.0.1:7070")]
+pub struct ClusterArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// What can be done with a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    Init(InitArgs),
+    Status(StatusArgs),
+    Add(AddArgs),
+    Remove(RemoveArgs),
+    Transfer(TransferArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    Recover(RecoverArgs),
+}
+
+/// Make a cluster of started, empty nodes
+///
+/// The node that --server names becomes the first member, the others follow.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    tenon cluster init --server http://c1:7070 --peer http://c2:7070 --peer http://c3:7070")]
+pub struct InitArgs {
+    /// Another node that becomes a member at once; may be repeated
+    #[arg(long, value_name = "URL")]
+    pub peer: Vec<String>,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Show members, leader and agents
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon cluster status -o json")]
+pub struct StatusArgs {
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Make a started, empty node a member
+///
+/// It learns everything first, and gets a vote when it has caught up.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon cluster add http://c4:7070")]
+pub struct AddArgs {
+    /// Where the new node is reached
+    #[arg(value_name = "URL")]
+    pub url: String,
+
+    /// Its name [default: the one it was started with]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Give it no vote
+    #[arg(long)]
+    pub learner: bool,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Make a member none
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon cluster remove c2")]
+pub struct RemoveArgs {
+    /// Its id, name or URL
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+
+    /// Even if the rest has no majority of nodes that answer
+    #[arg(long)]
+    pub force: bool,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Hand leadership to another member
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon cluster transfer c3")]
+pub struct TransferArgs {
+    /// Its id, name or URL [default: whichever is furthest]
+    #[arg(value_name = "MEMBER")]
+    pub to: Option<String>,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Copy everything into a file
+///
+/// The copy is consistent, and is taken while the cluster works. Secrets in it are encrypted: keep
+/// the key file too, elsewhere.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon cluster backup tenon-backup")]
+pub struct BackupArgs {
+    /// The file to write; it must not be there yet
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Make a new node's data of a backup
+///
+/// No coordinator may be using the directory. Start one on it afterwards: it is a cluster of its own
+/// with one node, to which others are added.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    tenon cluster restore tenon-backup --data-dir /var/lib/tenon --advertise http://c1:7070")]
+pub struct RestoreArgs {
+    /// What `tenon cluster backup` wrote
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Where the new node is to store everything; it must be empty or not there
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// The new node's name [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Where other nodes, agents and clients will reach it
+    #[arg(long, default_value = "http://127.0.0.1:7070", value_name = "URL")]
+    pub advertise: String,
+}
+
+/// Make a cluster of the one node that survived
+///
+/// Only when a majority of the nodes is lost for ever: what the survivor had not yet heard is lost,
+/// and nodes that come back later must be wiped before they are added. The coordinator must not be
+/// running.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    tenon cluster recover --data-dir /var/lib/tenon --i-know-that-the-others-are-lost")]
+pub struct RecoverArgs {
+    /// Where the survivor stores everything
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Says that no other node will ever come back with its data
+    #[arg(long)]
+    pub i_know_that_the_others_are_lost: bool,
+}
