@@ -13,7 +13,7 @@ use tenon_tekton::object::Object;
 use tenon_tekton::v1::{ParamSpec, PipelineRun, TaskRun, TimeoutFields};
 
 use super::error::{Error, Result};
-use super::{Chance, Prepared, Remark, Request, params, workspaces};
+use super::{Chance, Front, Prepared, Remark, Request, params, workspaces};
 use crate::materials::Materials;
 
 /// Makes the submissions of the chosen runs, in order.
@@ -79,7 +79,7 @@ fn submission(request: &Request, bundle: &Bundle, run_id: RunId, run: RunObject)
         flags: request.flags.clone(),
         parallel: request.parallel,
         rerun: None,
-        can_be_released: false,
+        can_be_released: request.front == Front::Api,
     }
 }
 

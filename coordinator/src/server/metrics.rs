@@ -4,9 +4,8 @@
 //! asked of the node when somebody looks.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -211,6 +210,23 @@ impl Metrics {
         // Writing into a String cannot fail.
         let _ = encode(&mut text, &shown.registry);
         text
+    }
+}
+
+/// One open stream of events, for as long as it lives.
+pub struct Counted(Arc<Metrics>);
+
+impl Counted {
+    /// Counts one more.
+    pub fn new(metrics: Arc<Metrics>) -> Counted {
+        metrics.subscribers.inc();
+        Counted(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.subscribers.dec();
     }
 }
 

@@ -3,12 +3,141 @@
 //!
 //! It parses, checks, limits and formats; what a request does is the node's ([`ControlPlane`]).
 
+mod api;
 mod control_plane;
+mod deadline;
 mod fault;
+mod fields;
+mod grpc;
+mod http;
 mod metrics;
+mod query;
+mod subscription;
+mod tasks;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+
+use api::Api;
+use tasks::Tasks;
 
 pub use control_plane::{
     Cancel, Change, ControlPlane, EventSource, Items, Once, Readiness, Session, Started,
 };
 pub use fault::{Fault, Result};
 pub use metrics::{Gauges, Metrics};
+
+/// How much is too much.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest manifest of a run, in bytes.
+    pub manifest_bytes: usize,
+    /// Largest payload of a probe, in bytes.
+    pub probe_bytes: usize,
+    /// Streams of events at a time.
+    pub subscribers: i64,
+    /// A stream of events says that it is alive after so long without an event.
+    pub idle: Duration,
+    /// A stream of events from which nothing is taken for so long, though there is something, ends.
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            manifest_bytes: 16 << 20,
+            probe_bytes: 1 << 20,
+            subscribers: 10_000,
+            idle: Duration::from_secs(15),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How a server is to be run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerOptions {
+    /// Listen on addresses that others can reach, although nothing checks who they are.
+    pub insecure: bool,
+    /// How much is too much.
+    pub limits: Limits,
+}
+
+/// How long requests that are being done may take when the server stops.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// What may be under way on one stream: agents and peers send bulk.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// And on one connection.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// A connection on which nothing is heard for so long is asked whether it is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// And then closed after so long.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests at a time on one connection.
+const STREAMS: u32 = 4096;
+
+/// Refuses to listen where others could connect, unless that is said out loud.
+pub fn check_address(address: SocketAddr, insecure: bool) -> Result<()> {
+    if address.ip().is_loopback() || insecure {
+        return Ok(());
+    }
+    let message = format!(
+        "{address} can be reached from other machines, and nothing checks who connects: whoever does \
+         can run anything"
+    );
+    Err(Fault::new("denied/insecure", message)
+        .hint("listen on a loopback address, or say --insecure if the network is trusted"))
+}
+
+/// Serves until `shutdown`, then until the requests under way are done; streams end at once, with
+/// the reason.
+pub async fn serve(
+    node: Arc<dyn ControlPlane>,
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    options: ServerOptions,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    check_address(listener.local_addr().map_err(Fault::internal)?, options.insecure)?;
+    let api = Api { node, metrics, shutdown: shutdown.clone(), limits: options.limits };
+    let tasks = Arc::new(Tasks::default());
+    let routes = grpc::add(http::router(&api).into(), &api, &tasks)?;
+    let incoming =
+        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));
+    let serving = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let too_late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    tokio::select! {
+        served = serving => served.map_err(Fault::internal),
+        () = too_late => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_let_in_only_if_that_is_said() {
+        let check = |address: &str, insecure| check_address(address.parse().unwrap(), insecure);
+        assert!(check("127.0.0.1:1", false).is_ok());
+        assert!(check("[::1]:1", false).is_ok());
+        assert_eq!(check("0.0.0.0:1", false).unwrap_err().code(), "denied/insecure");
+        assert!(check("0.0.0.0:1", true).is_ok());
+    }
+}

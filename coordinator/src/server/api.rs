@@ -1,0 +1,394 @@
+//! What clients may ask, apart from the protocol in which they ask it: requests are checked here, and
+//! here is everything that both protocols answer in the same way.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tenon_engine::{RunId, Time};
+use tenon_proto::control::v1::{
+    AddMemberRequest, CancelRunRequest, ClusterStatus, ExplainRunRequest, ExplainRunResponse,
+    GetRunObjectsRequest, GetRunRequest, InitRequest, ListRunsRequest, ListRunsResponse,
+    ProbeResponse, ReleaseRunRequest, RemoveMemberRequest, RerunRunRequest, RerunRunResponse, Run,
+    RunObjects, SubmitRequest, SubmitResponse, SubscribeRequest, TransferRequest,
+};
+use tenon_tekton::load::Source;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::control_plane::{Change, ControlPlane, Items, Once};
+use super::fault::{self, Fault, Result};
+use super::metrics::{Counted, Metrics};
+use super::query::Query;
+use super::subscription::{Patience, Subscription, Wish, blocking};
+use super::{Limits, fields};
+use crate::intake::{self, Chance, Front, Prepared, Remark, flags};
+
+/// What a request may be besides its content.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// When it must have been answered.
+    pub deadline: Instant,
+    /// The answer need not know of every write that was acknowledged before: for reads without a
+    /// quorum.
+    pub stale: bool,
+}
+
+/// The operations of the control API.
+#[derive(Clone)]
+pub struct Api {
+    /// The node that does it.
+    pub node: Arc<dyn ControlPlane>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// Ends all streams.
+    pub shutdown: CancellationToken,
+    /// How much is too much.
+    pub limits: Limits,
+}
+
+impl Api {
+    /// Accepts a run.
+    pub async fn submit(&self, request: SubmitRequest, asked: Asked) -> Result<SubmitResponse> {
+        let once = once(request.idempotency_key.as_deref(), || {
+            SubmitRequest { idempotency_key: None, ..request.clone() }.encode_to_vec()
+        })?;
+        let largest = self.limits.manifest_bytes;
+        let (prepared, warnings) = blocking(move || prepare(request, largest)).await?;
+        let started =
+            self.until(asked, self.node.submit(Box::new(prepared), once, asked.deadline)).await?;
+        Ok(SubmitResponse { run: Some(started.run), replayed: started.replayed, warnings })
+    }
+
+    /// One run.
+    pub async fn get_run(&self, request: GetRunRequest, asked: Asked) -> Result<Run> {
+        let run = fields::run_id(&request.id)?;
+        self.read(asked, run, move |node| node.get(run)).await
+    }
+
+    /// A page of runs.
+    pub async fn list_runs(
+        &self,
+        request: ListRunsRequest,
+        asked: Asked,
+    ) -> Result<ListRunsResponse> {
+        let query = Query::new(request)?;
+        self.barrier(asked).await?;
+        let node = self.node.clone();
+        // A rare filter looks at many runs: the page that is found in time has a successor.
+        let until = asked.deadline - asked.deadline.duration_since(Instant::now()) / 4;
+        self.until(asked, blocking(move || page(&*node, &query, until))).await
+    }
+
+    /// Ends a run early.
+    pub async fn cancel_run(&self, request: CancelRunRequest, asked: Asked) -> Result<Run> {
+        let run = fields::run_id(&request.id)?;
+        let cancel = fields::cancel(&request.mode, request.now, &request.message)?;
+        self.until(asked, self.node.cancel(run, cancel, asked.deadline)).await?;
+        self.show(run).await
+    }
+
+    /// Runs the same again.
+    pub async fn rerun_run(
+        &self,
+        request: RerunRunRequest,
+        asked: Asked,
+    ) -> Result<RerunRunResponse> {
+        let run = fields::run_id(&request.id)?;
+        let once = once(request.idempotency_key.as_deref(), || {
+            let mut bytes = b"rerun".to_vec();
+            RerunRunRequest { idempotency_key: None, ..request.clone() }
+                .encode(&mut bytes)
+                .expect("a vector has room for any message");
+            bytes
+        })?;
+        let rerun = self.node.rerun(run, request.from_failed, once, asked.deadline);
+        let started = self.until(asked, rerun).await?;
+        Ok(RerunRunResponse { run: Some(started.run), replayed: started.replayed })
+    }
+
+    /// Starts a pending run.
+    pub async fn release_run(&self, request: ReleaseRunRequest, asked: Asked) -> Result<Run> {
+        let run = fields::run_id(&request.id)?;
+        self.until(asked, self.node.release(run, asked.deadline)).await?;
+        self.show(run).await
+    }
+
+    /// What every task of a run does or waits for.
+    pub async fn explain_run(
+        &self,
+        request: ExplainRunRequest,
+        asked: Asked,
+    ) -> Result<ExplainRunResponse> {
+        let run = fields::run_id(&request.id)?;
+        self.read(asked, run, move |node| node.explain(run)).await
+    }
+
+    /// The run object and its children.
+    pub async fn get_run_objects(
+        &self,
+        request: GetRunObjectsRequest,
+        asked: Asked,
+    ) -> Result<RunObjects> {
+        let run = fields::run_id(&request.id)?;
+        let yaml = self.read(asked, run, move |node| node.objects(run)).await?;
+        Ok(RunObjects { yaml })
+    }
+
+    /// A place in the event stream.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription> {
+        fields::kinds(&request.kinds)?;
+        if !request.namespace.is_empty() {
+            fields::namespace(&request.namespace)?;
+        }
+        let run = match &*request.run {
+            "" => None,
+            id => Some(fields::run_id(id)?),
+        };
+        let open = self.metrics.subscribers.get();
+        if open >= self.limits.subscribers {
+            let message = format!("{open} streams of events are open on this node already");
+            return Err(Fault::new("overloaded/subscribers", message).hint("try another node"));
+        }
+        let wish = Wish {
+            since: request.since,
+            follow: request.follow,
+            run,
+            namespace: request.namespace,
+            kinds: request.kinds,
+            tasks: request.tasks,
+            steps: request.steps,
+        };
+        let patience = Patience { idle: self.limits.idle, stall: self.limits.stall };
+        let counted = Counted::new(self.metrics.clone());
+        Subscription::open(self.node.clone(), wish, patience, self.shutdown.clone(), counted).await
+    }
+
+    /// The cluster as this node sees it.
+    pub fn status(&self) -> ClusterStatus {
+        self.node.status()
+    }
+
+    /// Makes a cluster of this node.
+    pub async fn init(&self, request: InitRequest, asked: Asked) -> Result<ClusterStatus> {
+        request.peers.iter().try_for_each(|url| node_url("peers", url))?;
+        self.change(Change::Init { peers: request.peers }, asked).await
+    }
+
+    /// Adds a node.
+    pub async fn add(&self, request: AddMemberRequest, asked: Asked) -> Result<ClusterStatus> {
+        node_url("url", &request.url)?;
+        let AddMemberRequest { url, name, learner } = request;
+        self.change(Change::Add { url, name, learner }, asked).await
+    }
+
+    /// Removes a node.
+    pub async fn remove(
+        &self,
+        request: RemoveMemberRequest,
+        asked: Asked,
+    ) -> Result<ClusterStatus> {
+        if request.member.is_empty() {
+            return Err(Fault::new("invalid/member", "no member is named").field("member"));
+        }
+        let RemoveMemberRequest { member, force } = request;
+        self.change(Change::Remove { member, force }, asked).await
+    }
+
+    /// Hands leadership over.
+    pub async fn transfer(&self, request: TransferRequest, asked: Asked) -> Result<ClusterStatus> {
+        self.change(Change::Transfer { to: request.to }, asked).await
+    }
+
+    /// A copy of everything.
+    pub async fn backup(&self, asked: Asked) -> Result<Items<Bytes>> {
+        self.until(asked, self.node.backup(asked.deadline)).await
+    }
+
+    /// Agrees on an entry that changes nothing.
+    pub async fn probe(&self, payload: Bytes, asked: Asked) -> Result<ProbeResponse> {
+        if payload.len() > self.limits.probe_bytes {
+            let message = format!("the payload is larger than {} bytes", self.limits.probe_bytes);
+            return Err(Fault::new("too-large/payload", message).field("payload"));
+        }
+        self.until(asked, self.node.probe(payload, asked.deadline)).await
+    }
+
+    /// Counts a request when it is answered.
+    pub async fn counted<T>(
+        &self,
+        protocol: &'static str,
+        operation: &str,
+        answer: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let begun = Instant::now();
+        let result = answer.await;
+        let code = result.as_ref().map_or_else(|fault| fault.code(), |_| "ok");
+        let labels = [
+            ("protocol", protocol.to_owned()),
+            ("operation", operation.to_owned()),
+            ("code", code.to_owned()),
+        ];
+        self.metrics.requests.get_or_create(&labels).inc();
+        let labels = [("operation", operation.to_owned())];
+        let took = begun.elapsed().as_secs_f64();
+        self.metrics.request_duration.get_or_create(&labels).observe(took);
+        result
+    }
+
+    async fn change(&self, change: Change, asked: Asked) -> Result<ClusterStatus> {
+        self.until(asked, self.node.change(change, asked.deadline)).await?;
+        Ok(self.node.status())
+    }
+
+    /// A run that was just changed.
+    async fn show(&self, run: RunId) -> Result<Run> {
+        let node = self.node.clone();
+        blocking(move || node.get(run)?.ok_or_else(|| Fault::no_such_run(run))).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        asked: Asked,
+        run: RunId,
+        read: impl FnOnce(&dyn ControlPlane) -> Result<Option<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.barrier(asked).await?;
+        let node = self.node.clone();
+        let found = self.until(asked, blocking(move || read(&*node))).await?;
+        found.ok_or_else(|| Fault::no_such_run(run))
+    }
+
+    async fn barrier(&self, asked: Asked) -> Result<()> {
+        match asked.stale {
+            true => Ok(()),
+            false => self.until(asked, self.node.read_barrier(asked.deadline)).await,
+        }
+    }
+
+    /// The node answers by the deadline. Should it not, the client is not made to wait.
+    async fn until<T>(
+        &self,
+        asked: Asked,
+        answer: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let late = asked.deadline + Duration::from_millis(50);
+        tokio::time::timeout_at(late, answer).await.unwrap_or_else(|_| Err(Fault::deadline()))
+    }
+}
+
+/// The client's key with the hash of what it belongs to.
+fn once(key: Option<&str>, request: impl FnOnce() -> Vec<u8>) -> Result<Option<Once>> {
+    let Some(key) = fields::key(key)? else { return Ok(None) };
+    let hash = Sha256::digest(request());
+    let request = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(Once { key: key.to_owned(), request }))
+}
+
+fn node_url(field: &str, url: &str) -> Result<()> {
+    let uri = url.parse::<axum::http::Uri>().ok();
+    let good = uri.is_some_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.port_u16().is_some()
+            && uri.path() == "/"
+    });
+    match good {
+        true => Ok(()),
+        false => {
+            Err(Fault::new("invalid/url", format!("{url:?} is not where a node can be reached"))
+                .hint("for example http://10.0.0.2:7420")
+                .field(field))
+        }
+    }
+}
+
+/// Makes the one run that a request asks for.
+fn prepare(
+    request: SubmitRequest,
+    largest: usize,
+) -> Result<(Prepared, Vec<tenon_proto::control::v1::Detail>)> {
+    let bytes =
+        request.manifest.len() + request.files.iter().map(|it| it.text.len()).sum::<usize>();
+    if bytes > largest {
+        let message = format!("the manifest has {bytes} bytes; a run's may have {largest} at most");
+        return Err(Fault::new("too-large/manifest", message).field("manifest"));
+    }
+    let changes = request.feature_flags.iter().map(|(name, value)| (&**name, &**value));
+    let flags = flags::parse(Front::Api, changes)?;
+    let mut sources = Vec::new();
+    if !request.manifest.is_empty() {
+        sources.push(Source { name: "manifest".to_owned(), text: request.manifest.into() });
+    }
+    for file in request.files {
+        sources.push(Source { name: file.name, text: file.text.into() });
+    }
+    let request = intake::Request {
+        sources,
+        pipeline: request.pipeline,
+        task: request.task,
+        run: request.run.map(|run| run as usize),
+        params: request.params.into_iter().map(|it| (it.name, it.value)).collect(),
+        workspaces: request.workspaces.into_iter().map(|it| (it.name, it.source)).collect(),
+        namespace: fields::namespace(&request.namespace)?.to_owned(),
+        timeout: request.timeout,
+        parallel: match request.parallel {
+            Some(0) => {
+                let message = "no run gets on with 0 tasks at a time";
+                return Err(Fault::new("invalid/parallel", message).field("parallel"));
+            }
+            parallel => parallel,
+        },
+        flags,
+        front: Front::Api,
+    };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Time(i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    #[expect(clippy::cast_possible_truncation, reason = "any 64 of the 80 random bits will do")]
+    let mut random = || ulid::Ulid::new().random() as u64;
+    let mut warnings = Vec::new();
+    let mut remark = |remark: Remark| {
+        if let Remark::Warning(warning) = remark {
+            warnings.push(fault::detail(&warning));
+        }
+    };
+    let mut chance = Chance { now, random: &mut random };
+    let mut prepared = intake::prepare(&request, &mut chance, &mut remark)?;
+    match prepared.len() {
+        1 => Ok((prepared.remove(0), warnings)),
+        several => {
+            let message =
+                format!("the manifest holds {several} run objects; one request is one run");
+            Err(Fault::new("invalid/several-runs", message)
+                .hint("choose one: \"run\": 0 is the first")
+                .field("run"))
+        }
+    }
+}
+
+fn page(node: &dyn ControlPlane, query: &Query, until: Instant) -> Result<ListRunsResponse> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut last = None;
+    let mut more = false;
+    node.visit_runs(query.before, &mut |run| {
+        if query.ends_before(&run) {
+            return ControlFlow::Break(());
+        }
+        if runs.len() == query.page || last.is_some() && Instant::now() >= until {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        last = run.id.parse().ok();
+        if query.admits(&run) {
+            runs.push(run);
+        }
+        ControlFlow::Continue(())
+    })?;
+    let next_page_token = match last {
+        Some(last) if more => query.token(last),
+        _ => String::new(),
+    };
+    Ok(ListRunsResponse { runs, next_page_token })
+}

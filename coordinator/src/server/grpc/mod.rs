@@ -1,0 +1,76 @@
+//! The gRPC services: each method takes its message apart, asks, and answers. Nothing is decided here.
+
+mod agents;
+mod cluster;
+mod control;
+mod events;
+mod health;
+mod peers;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use tenon_proto::DESCRIPTORS;
+use tenon_proto::agent::v1::agents_server::AgentsServer;
+use tenon_proto::control::v1::cluster_server::ClusterServer;
+use tenon_proto::control::v1::control_server::ControlServer;
+use tenon_proto::control::v1::events_server::EventsServer;
+use tenon_proto::raft::v1::peers_server::PeersServer;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic::{Request, Status};
+use tonic_health::pb::health_server::HealthServer;
+
+use super::api::{Api, Asked};
+use super::deadline;
+use super::fault::{Fault, Result};
+use super::tasks::Tasks;
+
+/// What a streaming method answers.
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Largest message of an agent: reports with output.
+const AGENT_MESSAGE: usize = 64 << 20;
+/// Largest message of a peer: a batch of Raft messages, each with entries of up to a manifest's size.
+const PEER_MESSAGE: usize = 128 << 20;
+/// What a message may have besides a manifest.
+const ENVELOPE: usize = 1 << 20;
+/// The metadata of reads that need no quorum.
+const STALE: &str = "tenon-stale";
+
+/// All services behind one state.
+#[derive(Clone)]
+struct Service {
+    api: Api,
+    tasks: Arc<Tasks>,
+}
+
+/// Adds the gRPC services to the routes of HTTP.
+pub fn add(routes: Routes, api: &Api, tasks: &Arc<Tasks>) -> Result<Routes> {
+    let service = Service { api: api.clone(), tasks: tasks.clone() };
+    let manifest = api.limits.manifest_bytes + ENVELOPE;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let events = EventsServer::new(service.clone());
+    Ok(routes
+        .add_service(ControlServer::new(service.clone()).max_decoding_message_size(manifest))
+        .add_service(events.send_compressed(CompressionEncoding::Zstd))
+        .add_service(ClusterServer::new(service.clone()))
+        .add_service(AgentsServer::new(service.clone()).max_decoding_message_size(AGENT_MESSAGE))
+        .add_service(PeersServer::new(service.clone()).max_decoding_message_size(PEER_MESSAGE))
+        .add_service(HealthServer::new(service))
+        .add_service(reflection().build_v1().map_err(Fault::internal)?)
+        .add_service(reflection().build_v1alpha().map_err(Fault::internal)?)
+        .prepare())
+}
+
+/// What a request says besides its message.
+fn asked<T>(request: &Request<T>) -> Result<Asked> {
+    let headers = request.metadata().clone().into_headers();
+    let stale = headers.get(STALE).is_some_and(|value| value == "true");
+    Ok(Asked { deadline: deadline::of(&headers)?, stale })
+}

@@ -1,0 +1,335 @@
+//! The routes of HTTP: what the router does and what the OpenAPI document says.
+
+use futures_util::future::BoxFuture;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use tenon_proto::control::v1::{
+    AddMemberRequest, CancelRunRequest, ClusterStatus, ExplainRunResponse, InitRequest,
+    ListRunsResponse, ReleaseRunRequest, RerunRunRequest, RerunRunResponse, Run, SubmitRequest,
+    SubmitResponse, TransferRequest,
+};
+
+use super::{Call, Handler, cluster, events, probes, runs};
+use crate::server::fault::Result;
+
+/// Makes the schema of a type.
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// One parameter of a query.
+pub struct Parameter {
+    /// As it is written.
+    pub name: &'static str,
+    /// What it means.
+    pub about: &'static str,
+    /// JSON Schema's type.
+    pub kind: &'static str,
+    /// It may come several times.
+    pub many: bool,
+}
+
+/// What comes back.
+pub enum Answer {
+    /// JSON of a type.
+    Json(SchemaOf),
+    /// Something else, by its media type.
+    Other(&'static [&'static str]),
+}
+
+/// One operation.
+pub struct Route {
+    /// GET, POST or DELETE.
+    pub method: &'static str,
+    /// Where, with names in braces.
+    pub path: &'static str,
+    /// `operationId`.
+    pub id: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// What the query may have.
+    pub parameters: &'static [Parameter],
+    /// The JSON body.
+    pub body: Option<SchemaOf>,
+    /// The body may be YAML as well.
+    pub takes_yaml: bool,
+    /// Successful statuses.
+    pub statuses: &'static [u16],
+    /// What comes back.
+    pub answer: Answer,
+    /// What does it.
+    pub handler: Handler,
+}
+
+fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// An async function as a [`Handler`].
+macro_rules! handler {
+    ($function:path) => {{
+        fn handle(call: Call) -> BoxFuture<'static, Result<axum::response::Response>> {
+            Box::pin($function(call))
+        }
+        handle
+    }};
+}
+
+const fn text(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about, kind: "string", many: false }
+}
+
+const fn texts(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about, kind: "string", many: true }
+}
+
+const fn number(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about, kind: "integer", many: false }
+}
+
+const fn flag(name: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, about, kind: "boolean", many: false }
+}
+
+const SUBMIT: &[Parameter] = &[
+    number("run", "Which run object of the manifest, counted from 0; with a YAML body only"),
+    text("pipeline", "Run this Pipeline; with a YAML body only"),
+    text("task", "Run this Task; with a YAML body only"),
+    texts("param", "NAME=VALUE; with a YAML body only"),
+    texts("workspace", "NAME=SOURCE; with a YAML body only"),
+    text("namespace", "Namespace of objects that name none; with a YAML body only"),
+    text("timeout", "How long the run may take; with a YAML body only"),
+    number("parallel", "At most so many tasks at a time; with a YAML body only"),
+    texts("featureFlag", "NAME=VALUE; with a YAML body only"),
+];
+
+const LIST: &[Parameter] = &[
+    text("namespace", "Only this namespace"),
+    texts("status", "Only these statuses, also separated by commas"),
+    text("kind", "PipelineRun or TaskRun"),
+    text("name", "Only runs whose name holds this"),
+    text("pipeline", "Only runs whose Pipeline's (Task's) name holds this"),
+    text("labels", "key=value, key!=value, key or !key, separated by commas"),
+    text("since", "Only runs accepted at or after this time (RFC 3339)"),
+    text("until", "Only runs accepted before this time (RFC 3339)"),
+    text("idPrefix", "Only runs whose id begins like this"),
+    number("pageSize", "At most so many: 100 if not given, 1000 at most"),
+    text("pageToken", "nextPageToken of the page before, with the same filters"),
+];
+
+const EVENTS: &[Parameter] = &[
+    number("since", "Only events with a greater seq; the header Last-Event-ID goes before"),
+    flag("follow", "Go on with what comes; so by default with Server-Sent Events"),
+    text("format", "ndjson or sse; the header Accept says it too"),
+    text("run", "Only this run"),
+    text("namespace", "Only this namespace"),
+    texts("kind", "Only these kinds, also separated by commas"),
+    texts("task", "Only these tasks"),
+    texts("step", "Only these steps or sidecars"),
+];
+
+const EVENTS_OF_RUN: &[Parameter] = &[
+    number("since", "Only events with a greater seq; the header Last-Event-ID goes before"),
+    flag("follow", "Go on until run-end; so by default with Server-Sent Events"),
+    text("format", "ndjson or sse; the header Accept says it too"),
+    text("namespace", "Only this namespace"),
+    texts("kind", "Only these kinds, also separated by commas"),
+    texts("task", "Only these tasks"),
+    texts("step", "Only these steps or sidecars"),
+];
+
+const STREAM: Answer = Answer::Other(&["application/x-ndjson", "text/event-stream"]);
+
+const GET: Route = Route {
+    method: "GET",
+    path: "",
+    id: "",
+    about: "",
+    parameters: &[],
+    body: None,
+    takes_yaml: false,
+    statuses: &[200],
+    answer: Answer::Other(&["text/plain"]),
+    handler: handler!(probes::healthz),
+};
+
+const POST: Route = Route { method: "POST", ..GET };
+
+/// Every operation.
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/v1/runs",
+        id: "submitRun",
+        about: "Accepts a run; when this answers, the run is on the disks of a majority",
+        parameters: SUBMIT,
+        body: Some(schema::<SubmitRequest>),
+        takes_yaml: true,
+        statuses: &[201, 200],
+        answer: Answer::Json(schema::<SubmitResponse>),
+        handler: handler!(runs::submit),
+        ..POST
+    },
+    Route {
+        path: "/v1/runs",
+        id: "listRuns",
+        about: "Lists runs, newest first",
+        parameters: LIST,
+        answer: Answer::Json(schema::<ListRunsResponse>),
+        handler: handler!(runs::list),
+        ..GET
+    },
+    Route {
+        path: "/v1/runs/{id}",
+        id: "getRun",
+        about: "One run",
+        answer: Answer::Json(schema::<Run>),
+        handler: handler!(runs::get),
+        ..GET
+    },
+    Route {
+        path: "/v1/runs/{id}/objects",
+        id: "getRunObjects",
+        about: "The run object and its children, as Kubernetes would show them",
+        answer: Answer::Other(&["application/yaml"]),
+        handler: handler!(runs::objects),
+        ..GET
+    },
+    Route {
+        path: "/v1/runs/{id}/explain",
+        id: "explainRun",
+        about: "What every task of a run does or waits for",
+        answer: Answer::Json(schema::<ExplainRunResponse>),
+        handler: handler!(runs::explain),
+        ..GET
+    },
+    Route {
+        path: "/v1/runs/{id}/cancel",
+        id: "cancelRun",
+        about: "Ends a run early",
+        body: Some(schema::<CancelRunRequest>),
+        answer: Answer::Json(schema::<Run>),
+        handler: handler!(runs::cancel),
+        ..POST
+    },
+    Route {
+        path: "/v1/runs/{id}/rerun",
+        id: "rerunRun",
+        about: "Runs the same again, as a new run",
+        body: Some(schema::<RerunRunRequest>),
+        statuses: &[201, 200],
+        answer: Answer::Json(schema::<RerunRunResponse>),
+        handler: handler!(runs::rerun),
+        ..POST
+    },
+    Route {
+        path: "/v1/runs/{id}/release",
+        id: "releaseRun",
+        about: "Starts a run that was submitted as pending",
+        body: Some(schema::<ReleaseRunRequest>),
+        answer: Answer::Json(schema::<Run>),
+        handler: handler!(runs::release),
+        ..POST
+    },
+    Route {
+        path: "/v1/runs/{id}/events",
+        id: "runEvents",
+        about: "Events of a run; the stream ends after run-end",
+        parameters: EVENTS_OF_RUN,
+        statuses: &[200, 204],
+        answer: STREAM,
+        handler: handler!(events::of_run),
+        ..GET
+    },
+    Route {
+        path: "/v1/events",
+        id: "events",
+        about: "Events of all runs in the order of seq, from any retained one",
+        parameters: EVENTS,
+        answer: STREAM,
+        handler: handler!(events::all),
+        ..GET
+    },
+    Route {
+        path: "/v1/cluster",
+        id: "clusterStatus",
+        about: "The cluster as this node sees it; answered without a leader too",
+        answer: Answer::Json(schema::<ClusterStatus>),
+        handler: handler!(cluster::status),
+        ..GET
+    },
+    Route {
+        path: "/v1/cluster/init",
+        id: "clusterInit",
+        about: "Makes a cluster of this node, and then of the others that are named",
+        body: Some(schema::<InitRequest>),
+        answer: Answer::Json(schema::<ClusterStatus>),
+        handler: handler!(cluster::init),
+        ..POST
+    },
+    Route {
+        path: "/v1/cluster/members",
+        id: "clusterAdd",
+        about: "Makes an empty node a member",
+        body: Some(schema::<AddMemberRequest>),
+        answer: Answer::Json(schema::<ClusterStatus>),
+        handler: handler!(cluster::add),
+        ..POST
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/cluster/members/{member}",
+        id: "clusterRemove",
+        about: "Removes a member, by its id or name",
+        parameters: &[flag(
+            "force",
+            "Remove it although the rest would have no majority of nodes that answer",
+        )],
+        answer: Answer::Json(schema::<ClusterStatus>),
+        handler: handler!(cluster::remove),
+        ..GET
+    },
+    Route {
+        path: "/v1/cluster/transfer",
+        id: "clusterTransfer",
+        about: "Hands leadership over",
+        body: Some(schema::<TransferRequest>),
+        answer: Answer::Json(schema::<ClusterStatus>),
+        handler: handler!(cluster::transfer),
+        ..POST
+    },
+    Route {
+        path: "/v1/cluster/backup",
+        id: "clusterBackup",
+        about: "A consistent copy of everything, for `tenon cluster restore`",
+        answer: Answer::Other(&["application/octet-stream"]),
+        handler: handler!(cluster::backup),
+        ..GET
+    },
+    Route {
+        path: "/healthz",
+        id: "healthz",
+        about: "Whether the process is alive",
+        handler: handler!(probes::healthz),
+        ..GET
+    },
+    Route {
+        path: "/readyz",
+        id: "readyz",
+        about: "Whether the node can serve: a leader is known, and it has caught up",
+        handler: handler!(probes::readyz),
+        ..GET
+    },
+    Route {
+        path: "/metrics",
+        id: "metrics",
+        about: "Figures for Prometheus",
+        answer: Answer::Other(&["application/openmetrics-text"]),
+        handler: handler!(probes::metrics),
+        ..GET
+    },
+    Route {
+        path: "/openapi.json",
+        id: "openapi",
+        about: "This document",
+        answer: Answer::Other(&["application/json"]),
+        handler: handler!(probes::openapi),
+        ..GET
+    },
+];
