@@ -110,6 +110,48 @@ fn a_harder_mode_replaces_a_softer_one_only() {
 }
 
 #[test]
+fn cancelling_twice_is_cancelling_once() {
+    for mode in
+        [CancelMode::Cancelled, CancelMode::CancelledRunFinally, CancelMode::StoppedRunFinally]
+    {
+        let mut sim = hanging();
+        sim.cancel(mode);
+        let (engine, told) = (sim.engine.clone(), sim.events.len());
+        sim.cancel(mode);
+        assert_eq!((&sim.engine, sim.events.len()), (&engine, told), "{mode:?}");
+    }
+    let mut sim = hanging();
+    sim.cancel(CancelMode::Cancelled);
+    sim.finish();
+    let told = sim.events.len();
+    sim.cancel(CancelMode::Cancelled);
+    assert_eq!(sim.events.len(), told, "a run that is over stays as it ended");
+}
+
+#[test]
+fn each_harder_mode_does_what_is_left_to_do() {
+    let mut sim = hanging().does("report", &[Does::Hangs]);
+    sim.cancel(CancelMode::StoppedRunFinally);
+    assert!(sim.engine.pending_work().is_empty(), "running tasks finish");
+    assert_eq!(sim.condition().1, "StoppedRunningFinally");
+    sim.cancel(CancelMode::CancelledRunFinally);
+    assert!(matches!(sim.engine.pending_work()[..], [Work::Stop { .. }]), "now they are stopped");
+    sim.settle();
+    assert_eq!(sim.condition().1, "CancelledRunningFinally");
+    assert_eq!(sim.pipeline_run().spec.status, "CancelledRunFinally");
+    let report = sim.attempt("report");
+    sim.cancel(CancelMode::Cancelled);
+    let work = sim.engine.pending_work();
+    assert!(
+        matches!(&work[..], [Work::Stop { attempt, .. }] if *attempt == report),
+        "finally is stopped too: {work:?}"
+    );
+    assert_eq!(sim.finish().status, Status::Cancelled);
+    assert_eq!(sim.task_condition("pr-report").1, "TaskRunCancelled");
+    assert_eq!(sim.condition().1, "Cancelled");
+}
+
+#[test]
 fn a_cancelled_task_run_says_why_and_marks_its_steps() {
     let mut sim = Sim::new(task_run(json!({
         "retries": 2,
