@@ -6,6 +6,7 @@
 //! it once: losing it would repeat messages, not work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tenon_engine::plan::{self, Snapshot, Waiting};
 use tenon_engine::work::Work;
@@ -192,6 +193,7 @@ impl Duties {
                 Work::Place { attempt, mut requirements } => {
                     if self.any_agent {
                         // To wait for an agent with the right labels would be to wait for ever.
+                        let requirements = Arc::make_mut(&mut requirements);
                         requirements.node_selector.clear();
                         requirements.home = None;
                     }

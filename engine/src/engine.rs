@@ -26,14 +26,16 @@ pub struct Engine {
     next_seq: u64,
     /// Of every run that waits for time to pass.
     due: Due<RunId>,
+    /// How many attempts each agent has.
+    used: BTreeMap<String, u32>,
     changed: BTreeSet<RunId>,
 }
 
 /// Equal state; what was asked of [`Engine::take_changed`] is no part of it.
 impl PartialEq for Engine {
     fn eq(&self, other: &Engine) -> bool {
-        let Engine { runs, next_seq, due, changed: _ } = self;
-        (runs, next_seq, due) == (&other.runs, &other.next_seq, &other.due)
+        let Engine { runs, next_seq, due, used, changed: _ } = self;
+        (runs, next_seq, due, used) == (&other.runs, &other.next_seq, &other.due, &other.used)
     }
 }
 
@@ -52,7 +54,13 @@ impl Engine {
     /// An engine without runs whose first event has this `seq`: for a coordinator that goes on after
     /// older events.
     pub fn starting_at(next_seq: u64) -> Self {
-        Engine { runs: BTreeMap::new(), next_seq, due: Due::new(), changed: BTreeSet::new() }
+        Engine {
+            runs: BTreeMap::new(),
+            next_seq,
+            due: Due::new(),
+            used: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
     }
 
     /// Applies one command and says what happened. A command that makes no sense any more (a report
@@ -116,9 +124,14 @@ impl Engine {
 
     /// Keeps the books after a run may have changed.
     fn touched(&mut self, id: RunId) {
-        let deadline = self.runs.get(&id).and_then(Run::next_deadline);
-        self.due.set(id, deadline);
         self.changed.insert(id);
+        let Some(run) = self.runs.get_mut(&id) else {
+            return;
+        };
+        self.due.set(id, run.next_deadline());
+        for (agent, placed) in run.moved.drain(..) {
+            count(&mut self.used, agent, placed);
+        }
     }
 
     /// Numbers an event that belongs to no run: of the fleet. `fill` says what there is to say beside
@@ -186,6 +199,11 @@ impl Engine {
         self.runs.get(&run).into_iter().flat_map(Run::placed)
     }
 
+    /// How many attempts each agent has: what [`Engine::placed`] comes to, without a look at the runs.
+    pub fn used(&self) -> &BTreeMap<String, u32> {
+        &self.used
+    }
+
     /// Which agent has each PersistentVolumeClaim of this run (`namespace/name`): the last that an
     /// attempt which uses it was placed on.
     pub fn claim_homes(&self, run: RunId) -> impl Iterator<Item = (&str, &str)> + '_ {
@@ -239,7 +257,13 @@ impl Engine {
         let run = state::decode(bytes)?;
         let id = run.id();
         self.due.set(id, run.next_deadline());
-        self.runs.insert(id, run);
+        for agent in run.placed_on() {
+            count(&mut self.used, agent.to_owned(), true);
+        }
+        let replaced = self.runs.insert(id, run);
+        for agent in replaced.iter().flat_map(Run::placed_on) {
+            count(&mut self.used, agent.to_owned(), false);
+        }
         Ok(id)
     }
 
@@ -253,5 +277,16 @@ impl Engine {
         }
         self.due.set(run, None);
         true
+    }
+}
+
+/// Counts one attempt more or less; who has none is not listed.
+fn count(used: &mut BTreeMap<String, u32>, agent: String, more: bool) {
+    let count = used.get(&agent).copied().unwrap_or(0);
+    let count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
+    if count == 0 {
+        used.remove(&agent);
+    } else {
+        used.insert(agent, count);
     }
 }

@@ -326,7 +326,7 @@ impl Run {
             since,
             deadline: task_run.due(),
             step,
-            requirements: waiting.then(|| self.requirements(task_run)),
+            requirements: waiting.then(|| self.requirements(task_run).as_ref().clone()),
         }
     }
 

@@ -4,6 +4,7 @@
 //! already there, then the fewest attempts, then the name). It neither remembers nor sends anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::AttemptId;
 use crate::work::Requirements;
@@ -40,7 +41,7 @@ pub struct Waiting {
     /// Which.
     pub attempt: AttemptId,
     /// What it needs.
-    pub requirements: Requirements,
+    pub requirements: Arc<Requirements>,
 }
 
 /// What to do.
@@ -157,7 +158,7 @@ mod tests {
                 attempt: 1,
                 placement: 1,
             },
-            requirements,
+            requirements: Arc::new(requirements),
         }
     }
 

@@ -3,6 +3,7 @@
 //! it stays pending until a command says that it has happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ pub enum Work {
         /// Which attempt; `Command::Place` must carry exactly this id.
         attempt: AttemptId,
         /// What the agent must have.
-        requirements: Requirements,
+        requirements: Arc<Requirements>,
     },
     /// The agent has to be given the attempt's Pod ([`crate::Engine::pod`]). Pending until the agent's
     /// `Started` (or `Ended`) report.

@@ -6,6 +6,7 @@ mod objects;
 mod submit;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tenon_tekton::flags::FeatureFlags;
@@ -59,6 +60,9 @@ pub(crate) struct Run {
     claim_homes: BTreeMap<String, String>,
     /// The time of the latest command: no later one is earlier.
     clock: Time,
+    /// Which agents got an attempt (true) or lost one since the engine last counted.
+    #[serde(skip)]
+    pub(crate) moved: Vec<(String, bool)>,
     /// A run that is pending: what begins when it is released.
     held: Option<Box<Submission>>,
     pub(crate) start: Time,
@@ -249,6 +253,13 @@ impl Run {
 
     /// Keeps the indices after a TaskRun may have changed.
     fn index(&mut self, index: usize) {
+        let task_run = &mut self.task_runs[index];
+        if task_run.counted_on.as_deref() != task_run.placed_on() {
+            let now_on = task_run.placed_on().map(str::to_owned);
+            let before = std::mem::replace(&mut task_run.counted_on, now_on.clone());
+            self.moved.extend(before.map(|agent| (agent, false)));
+            self.moved.extend(now_on.map(|agent| (agent, true)));
+        }
         let task_run = &self.task_runs[index];
         self.due.set(index, task_run.due());
         if task_run.is_to_do() {
@@ -386,23 +397,31 @@ impl Run {
     }
 
     /// What an attempt needs, with the agent where its claims are.
-    pub(crate) fn requirements(&self, task_run: &TaskRunState) -> Requirements {
-        let mut requirements = task_run.requirements().clone();
+    pub(crate) fn requirements(&self, task_run: &TaskRunState) -> Arc<Requirements> {
+        let requirements = task_run.requirements();
         let namespace = &requirements.namespace;
         let mut claims = requirements.claims.iter();
         let home = claims.find_map(|claim| self.claim_homes.get(&format!("{namespace}/{claim}")));
-        requirements.home = home.cloned();
-        requirements
+        match home {
+            Some(home) => {
+                let home = Some(home.clone());
+                Arc::new(Requirements { home, ..requirements.as_ref().clone() })
+            }
+            None => requirements.clone(),
+        }
     }
 
     /// Attempts that an agent has and has not ended.
     pub(crate) fn placed(&self) -> impl Iterator<Item = (AttemptId, &str)> + '_ {
         self.active.iter().filter_map(|index| {
             let task_run = &self.task_runs[*index];
-            let placed = matches!(task_run.attempt.phase, Phase::Placed | Phase::Running);
-            let agent = task_run.attempt.agent.as_deref().filter(|_| placed)?;
-            Some((task_run.attempt_id(self.header.run), agent))
+            Some((task_run.attempt_id(self.header.run), task_run.placed_on()?))
         })
+    }
+
+    /// The agents of those attempts, one by one.
+    pub(crate) fn placed_on(&self) -> impl Iterator<Item = &str> + '_ {
+        self.active.iter().filter_map(|index| self.task_runs[*index].placed_on())
     }
 
     pub(crate) fn task_run(&self, name: &str) -> Option<&TaskRunState> {

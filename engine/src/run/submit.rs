@@ -92,6 +92,7 @@ impl Run {
             agents: std::collections::BTreeSet::new(),
             claim_homes,
             clock: now,
+            moved: Vec::new(),
             held: None,
             start: now,
             outcome: None,

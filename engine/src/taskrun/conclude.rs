@@ -32,7 +32,7 @@ impl TaskRunState {
         match super::plan::plan_pod(self, ctx) {
             Ok(plan) => {
                 let attempt = &mut self.attempt;
-                attempt.requirements = requirements_of(&self.object, &plan.pod);
+                attempt.requirements = Arc::new(requirements_of(&self.object, &plan.pod));
                 attempt.task_spec = Some(Arc::new(plan.task_spec));
                 attempt.pod_name.clone_from(&plan.pod.name);
                 attempt.pod = Some(Arc::new(plan.pod));
@@ -246,7 +246,7 @@ impl TaskRunState {
         let attempt = &mut self.attempt;
         attempt.phase = Phase::Over;
         attempt.pod = None;
-        attempt.requirements = Requirements::default();
+        attempt.requirements = Arc::default();
         attempt.completion = Some(time);
         attempt.verdict = Some(verdict);
         if !retry {

@@ -155,7 +155,7 @@ pub(crate) struct Attempt {
     /// Name of the Pod, also when that is not needed any more.
     pub(crate) pod_name: String,
     pod: Option<Arc<Pod>>,
-    requirements: Requirements,
+    requirements: Arc<Requirements>,
     pub(crate) task_spec: Option<Arc<TaskSpec>>,
     pub(crate) steps: Vec<StepProgress>,
     pub(crate) sidecars: Vec<SidecarProgress>,
@@ -195,6 +195,8 @@ pub(crate) struct TaskRunState {
     pub(crate) timeout: Option<tenon_tekton::duration::GoDuration>,
     pub(crate) retries_status: Vec<TaskRunStatus>,
     pub(crate) attempt: Attempt,
+    /// The agent in whose count the current placement is.
+    pub(crate) counted_on: Option<String>,
 }
 
 impl TaskRunState {
@@ -226,6 +228,7 @@ impl TaskRunState {
             timeout: (timeout.0 != 0).then_some(timeout),
             retries_status: Vec::new(),
             attempt,
+            counted_on: None,
         }
     }
 
@@ -286,6 +289,12 @@ impl TaskRunState {
         attempt.deadline.filter(|_| counts && attempt.stopping.is_none())
     }
 
+    /// The agent that has the attempt, until it has ended.
+    pub(crate) fn placed_on(&self) -> Option<&str> {
+        let placed = matches!(self.attempt.phase, Phase::Placed | Phase::Running);
+        self.attempt.agent.as_deref().filter(|_| placed)
+    }
+
     /// Whether an agent is to be found, or told something.
     pub(crate) fn is_to_do(&self) -> bool {
         match self.attempt.phase {
@@ -295,7 +304,7 @@ impl TaskRunState {
         }
     }
 
-    pub(crate) fn requirements(&self) -> &Requirements {
+    pub(crate) fn requirements(&self) -> &Arc<Requirements> {
         &self.attempt.requirements
     }
 
@@ -363,7 +372,7 @@ impl Attempt {
             span_id: String::new(),
             pod_name: String::new(),
             pod: None,
-            requirements: Requirements::default(),
+            requirements: Arc::default(),
             task_spec: None,
             steps: Vec::new(),
             sidecars: Vec::new(),

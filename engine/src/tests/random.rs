@@ -184,6 +184,11 @@ impl World {
         }
         let all: Vec<&Work> = self.pending.values().flatten().collect();
         assert_eq!(all, self.engine.pending_work().iter().collect::<Vec<_>>());
+        let mut used = BTreeMap::new();
+        for (_, agent) in self.engine.placed() {
+            *used.entry(agent.to_owned()).or_insert(0) += 1;
+        }
+        assert_eq!(self.engine.used(), &used);
         let deadlines = self.engine.runs().filter_map(|run| self.engine.deadline_of(run));
         assert_eq!(deadlines.min(), self.engine.next_deadline());
         for run in self.engine.runs() {

@@ -163,7 +163,7 @@ fn claims_are_those_of_the_old_run_and_stay_at_home() {
     };
     let mut first = Sim::new(submission.clone()).does("b", &[fails()]);
     let before = claim_of(&first);
-    assert_eq!((before.claims.len(), before.home), (1, None));
+    assert_eq!((before.claims.len(), before.home.as_deref()), (1, None));
     first.finish();
     let homes: Vec<_> = first.engine.claim_homes(RUN).collect();
     let claim = format!("default/{}", before.claims.first().expect("a claim"));
