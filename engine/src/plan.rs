@@ -3,6 +3,7 @@
 //! Hard constraints first (labels, free slots, where a claim lives), then preference (images
 //! already there, then the fewest attempts, then the name). It neither remembers nor sends anything.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -106,7 +107,7 @@ fn choose(agents: &[Agent], requirements: &Requirements) -> Result<usize, String
     let needed: Vec<String> = qualified_claims(requirements).collect();
     let home_of = |claim: &String| agents.iter().position(|agent| agent.claims.contains(claim));
     let homes: BTreeSet<usize> = needed.iter().filter_map(home_of).collect();
-    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
+    let mut refusals: BTreeMap<Cow<'static, str>, usize> = BTreeMap::new();
     let mut best: Option<(usize, (usize, u32, &str))> = None;
     for (index, agent) in agents.iter().enumerate() {
         let lacking = requirements
@@ -115,11 +116,11 @@ fn choose(agents: &[Agent], requirements: &Requirements) -> Result<usize, String
             .find(|(key, value)| agent.labels.get(*key) != Some(*value));
         let elsewhere = requirements.home.as_ref().is_some_and(|home| *home != agent.name);
         let refusal = if let Some((key, value)) = lacking {
-            Some(format!("lack label {key}={value}"))
+            Some(Cow::from(format!("lack label {key}={value}")))
         } else if elsewhere || homes.iter().any(|home| *home != index) {
-            Some("do not have the run's volume".to_owned())
+            Some(Cow::from("do not have the run's volume"))
         } else if agent.used >= agent.slots {
-            Some("have no free slot".to_owned())
+            Some(Cow::from("have no free slot"))
         } else {
             None
         };

@@ -232,3 +232,94 @@ fn an_end_without_a_beginning_is_told_in_order() {
     );
     check_order(&sim.events);
 }
+
+/// The lines of a run, byte for byte: they are stored, so that whoever reads old ones depends on them.
+#[test]
+fn the_lines_of_a_run_never_change() {
+    let mut sim = Sim::new(pipeline(json!({"tasks": [
+        task("build", &["r"], json!({"matrix": {"params": [{"name": "m", "value": ["x", "y"]}]}})),
+        task("skip", &[], json!({"when": [{"input": "a", "operator": "in", "values": ["b"]}]})),
+    ]})))
+    .does("build-0", &[Does::Succeeds(writes(&[("r", "v")]))])
+    .does("build-1", &[fails()]);
+    sim.finish();
+    let lines: Vec<String> = sim
+        .events
+        .iter()
+        .map(|event| serde_json::to_string(event).expect("JSON").replace(&sim.run.trace_id(), "T"))
+        .collect();
+    let run = r#""runId":"00000000000000000000000007","namespace":"default","pipeline":"pr","pipelineRun":"pr""#;
+    let time = "2023-11-14T22:13:20.000Z";
+    let line = |kind: &str, seq: u32, rest: &str| {
+        format!(r#"{{"kind":"{kind}","time":"{time}","seq":{seq},"runSeq":{seq},{run}{rest}}}"#)
+    };
+    let first = r#","task":"build","taskRun":"pr-build-0","attempt":1,"placement":1"#;
+    let second = r#","task":"build","taskRun":"pr-build-1","attempt":1,"placement":1"#;
+    let cell = |index: u32, value: &str| {
+        format!(
+            r#","matrix":{{"parent":"build","index":{index},"of":2,"params":{{"m":"{value}"}}}}"#
+        )
+    };
+    let spans: Vec<&str> =
+        sim.events.iter().map(|event| event.span_id.as_deref().unwrap_or_default()).collect();
+    let of = |seq: usize| format!(r#","traceId":"T","spanId":"{}""#, spans[seq - 1]);
+    let agent = r#","agent":"local""#;
+    let expected = [
+        line("run-start", 1, &of(1)),
+        line(
+            "task-skip",
+            2,
+            r#","task":"skip","status":"skipped","reason":"When Expressions evaluated to false","traceId":"T""#,
+        ),
+        line("task-start", 3, &format!("{first}{}{agent}{}", cell(0, "x"), of(3))),
+        line("step-start", 4, &format!(r#"{first},"step":"s"{agent}{}"#, of(4))),
+        line(
+            "step-end",
+            5,
+            &format!(
+                r#"{first},"step":"s","status":"succeeded","reason":"Completed","exitCode":0,"durationMs":0{agent}{}"#,
+                of(5)
+            ),
+        ),
+        line(
+            "task-end",
+            6,
+            &format!(
+                r#"{first}{},"status":"succeeded","reason":"Succeeded","message":"All Steps have completed executing","durationMs":0,"results":{{"r":"v"}}{agent}{}"#,
+                cell(0, "x"),
+                of(6)
+            ),
+        ),
+        line("task-start", 7, &format!("{second}{}{agent}{}", cell(1, "y"), of(7))),
+        line("step-start", 8, &format!(r#"{second},"step":"s"{agent}{}"#, of(8))),
+        line(
+            "step-end",
+            9,
+            &format!(
+                r#"{second},"step":"s","status":"failed","reason":"Error","exitCode":1,"durationMs":0{agent}{}"#,
+                of(9)
+            ),
+        ),
+        line(
+            "task-end",
+            10,
+            &format!(
+                r#"{second}{},"status":"failed","reason":"StepFailed","message":"\"step-s\" exited with code 1: Error","durationMs":0{agent}{}"#,
+                cell(1, "y"),
+                of(10)
+            ),
+        ),
+        line(
+            "run-end",
+            11,
+            &format!(
+                r#","status":"failed","reason":"Failed","message":"Tasks Completed: 1 (Failed: 1, Cancelled 0), Skipped: 1","durationMs":0{}"#,
+                of(11)
+            ),
+        ),
+    ];
+    assert_eq!(lines.len(), expected.len());
+    for (line, expected) in lines.iter().zip(&expected) {
+        assert_eq!(line, expected);
+    }
+}
