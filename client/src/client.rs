@@ -217,7 +217,10 @@ impl Client {
 /// The error after everything was tried for so long.
 pub(crate) fn out_of_time(began: Instant, last: Error) -> Error {
     match last.is_passing() {
-        true => Error::Deadline { seconds: began.elapsed().as_secs(), last: Box::new(last) },
+        true => Error::Deadline {
+            seconds: began.elapsed().as_secs_f64().ceil() as u64,
+            last: Box::new(last),
+        },
         false => last,
     }
 }

@@ -8,6 +8,9 @@ use tenon_proto::status::from_status;
 /// Result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What tonic says when a request takes longer than it may.
+const EXPIRED: &str = "Timeout expired";
+
 /// Why a cluster did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +111,10 @@ impl Error {
     /// What a status of this node means.
     pub fn of_status(url: &str, status: &tonic::Status) -> Error {
         let error = from_status(status);
+        if status.message() == EXPIRED {
+            let message = "it does not answer in time".to_owned();
+            return Error::Unreachable { url: url.to_owned(), message };
+        }
         let is_transport = error.code.ends_with("/transport");
         // A connection that breaks in the middle of an answer has many names in tonic.
         if is_transport && (status.source().is_some() || status.code() == tonic::Code::Unavailable)
