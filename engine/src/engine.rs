@@ -165,7 +165,8 @@ impl Engine {
 
     /// The runs that commands were applied to since this was asked last, also those that are removed
     /// by now. Nothing else changes what is pending, so whoever knows the pending work of all runs
-    /// need only ask again for these. Runs that were imported are not among them.
+    /// need only ask again for these. Runs that were imported are not among them. Whoever never asks
+    /// keeps the ids of all runs there ever were.
     pub fn take_changed(&mut self) -> BTreeSet<RunId> {
         std::mem::take(&mut self.changed)
     }
@@ -213,6 +214,23 @@ impl Engine {
     /// The run in whose directory agents keep the claims of this one.
     pub fn claims_run(&self, run: RunId) -> Option<RunId> {
         self.runs.get(&run).map(Run::claims_run)
+    }
+
+    /// The claims of an attempt that are kept for an earlier run, by name, and that run: agents find
+    /// them in its directory, and make them there where they are not yet.
+    pub fn claims_of(&self, attempt: &AttemptId) -> BTreeMap<String, RunId> {
+        let owner = self.claims_run(attempt.run).filter(|owner| *owner != attempt.run);
+        let (Some(owner), Some(pod)) = (owner, self.pod(attempt)) else {
+            return BTreeMap::new();
+        };
+        let claims = pod.volumes.iter().filter_map(|v| v.persistent_volume_claim.as_ref());
+        claims.map(|claim| (claim.claim_name.clone(), owner)).collect()
+    }
+
+    /// Namespace and name of the run's object; `None` for an unknown one.
+    pub fn name_of(&self, run: RunId) -> Option<(&str, &str)> {
+        let run = self.runs.get(&run)?;
+        Some((run.header.namespace.as_str(), run.name.as_str()))
     }
 
     /// The run object, then its TaskRuns and CustomRuns in the order of their creation, with

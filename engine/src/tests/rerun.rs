@@ -178,6 +178,11 @@ fn claims_are_those_of_the_old_run_and_stay_at_home() {
     assert_eq!(now.claims, before.claims);
     assert_eq!(now.home.as_deref(), Some("local"));
     assert_eq!(again.engine.claims_run(AGAIN), Some(RUN));
+    assert_eq!(again.engine.name_of(AGAIN), Some(("default", "pr")));
+    let works = again.engine.pending_work();
+    let [Work::Place { attempt, .. }] = &works[..] else { panic!("{works:?}") };
+    let claim = before.claims.first().expect("a claim").clone();
+    assert_eq!(again.engine.claims_of(attempt), [(claim, RUN)].into());
 
     let whole = Sim::new(submission.again(AGAIN, Rerun::whole(RUN)));
     assert_ne!(claim_of(&whole).claims, before.claims);
