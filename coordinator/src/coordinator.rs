@@ -35,8 +35,21 @@ use crate::wire;
 const READ_AGAIN_MS: i64 = 300;
 /// Between attempts to fetch a snapshot from a member that could not be reached, in milliseconds.
 const FETCH_AGAIN_MS: i64 = 300;
-/// After this time something that was applied is persisted even if it is little, in milliseconds.
-const PERSIST_AFTER_MS: i64 = 10_000;
+
+/// When what is applied is made what a restart begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PersistPoints {
+    /// After so many bytes of applied entries.
+    pub bytes: u64,
+    /// After this time even if it is little, in milliseconds.
+    pub after_ms: i64,
+}
+
+impl Default for PersistPoints {
+    fn default() -> Self {
+        PersistPoints { bytes: 32 << 20, after_ms: 10_000 }
+    }
+}
 
 /// What a coordinator needs to know.
 #[derive(Clone)]
@@ -53,8 +66,8 @@ pub struct Options {
     pub any_agent: bool,
     /// Opens and closes Secrets; without it, submissions with Secrets are refused.
     pub key: Option<SealKey>,
-    /// Whether there are persist points: `tenon run` has none, its log is short-lived.
-    pub persistent: bool,
+    /// When there are persist points: `tenon run` has none, its log is short-lived.
+    pub persist: Option<PersistPoints>,
     /// How often an agent gives a sign of life, in milliseconds; 0 for not at all.
     pub heartbeat_ms: u64,
     /// The largest proposal that the log takes, in bytes.
@@ -451,7 +464,7 @@ impl Coordinator {
                 self.out.push(Output::Persisted(self.replica.persisted()));
                 self.out.push(Output::SnapshotMade(made));
             }
-            Input::Persist if self.options.persistent => self.persist()?,
+            Input::Persist if self.options.persist.is_some() => self.persist()?,
             Input::Persist => {}
             Input::Wake => {}
         }
@@ -568,13 +581,13 @@ impl Coordinator {
             self.fetch_again = None;
             self.fetch_next()?;
         }
-        if !self.options.persistent {
-            return Ok(());
-        }
+        let Some(points) = self.options.persist else { return Ok(()) };
         let behind = self.replica.persisted() < self.replica.meta().applied;
         match self.persist_by {
-            Some(by) if by <= self.now || self.replica.should_persist() => self.persist()?,
-            None if behind => self.persist_by = Some(self.now.plus_millis(PERSIST_AFTER_MS)),
+            Some(by) if by <= self.now || self.replica.unpersisted() >= points.bytes => {
+                self.persist()?;
+            }
+            None if behind => self.persist_by = Some(self.now.plus_millis(points.after_ms)),
             _ => {}
         }
         Ok(())

@@ -45,6 +45,12 @@ pub enum Error {
         "this node's copy of the history has diverged: {0}; it stops rather than spread the          difference. Remove it from the cluster, empty its data directory and add it again; and          please report this as a bug"
     )]
     Diverged(String),
+    /// The log has lost what it had acknowledged.
+    #[error(
+        "this node has lost entries that it had acknowledged ({0}): its disk does not keep what it \
+         says is stored. Remove the node from the cluster, empty its data directory and add it again"
+    )]
+    Forgotten(String),
     /// Something that was stored cannot be read.
     #[error("a stored record cannot be read: {0}")]
     Record(String),
@@ -70,6 +76,7 @@ impl Error {
             Error::Log(error) => error.code(),
             Error::Undecodable { .. } => "state/undecodable",
             Error::Diverged(_) => "state/diverged",
+            Error::Forgotten(_) => "state/forgotten",
             Error::Record(_) => "state/damaged",
             Error::Request(error) => error.code(),
             Error::History(error) => error.code(),

@@ -106,9 +106,19 @@ fn lock(tail: &Mutex<Tail>) -> MutexGuard<'_, Tail> {
 impl EventLog {
     /// Opens the log; `next` is the index of the record that will be applied next.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, next: u64) -> Result<EventLog> {
+        EventLog::open_with(disk, dir, next, SEGMENT_BYTES)
+    }
+
+    /// Likewise, with segments of another size.
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        next: u64,
+        segment_bytes: u64,
+    ) -> Result<EventLog> {
         let options = Options {
             disk,
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes,
             verify: tenon_journal::Verify::Tail,
             ..Options::default()
         };

@@ -125,7 +125,7 @@ impl Local {
                 grace_ms: options.grace_ms,
                 any_agent: true,
                 key: Some(SealKey::random()?),
-                persistent: false,
+                persist: None,
                 heartbeat_ms: 0,
                 max_proposal_bytes: ENTRY_BYTES,
             },

@@ -48,6 +48,23 @@ pub enum FromLog {
     SnapshotWanted,
 }
 
+impl From<FromLog> for Input {
+    fn from(message: FromLog) -> Input {
+        match message {
+            FromLog::Committed(entries) => Input::Committed(entries),
+            FromLog::Leader { leader, term } => Input::Leader { leader, term },
+            FromLog::ReadReady { id, index } => Input::ReadReady { id, index },
+            FromLog::Refused(id) => Input::Refused(id),
+            FromLog::Offered { from, descriptor } => Input::Offered { from, descriptor },
+            FromLog::FetchCancelled => Input::FetchCancelled,
+            FromLog::Fetched(Some(chunk)) => Input::Chunk(chunk),
+            FromLog::Fetched(None) => Input::FetchBroken,
+            FromLog::Install => Input::Install,
+            FromLog::SnapshotWanted => Input::SnapshotWanted,
+        }
+    }
+}
+
 /// What comes from the node's users.
 pub enum FromUser {
     /// A request and who waits for its answer.
@@ -147,7 +164,7 @@ impl ApplyThread {
             tokio::select! {
                 biased;
                 message = log.recv() => match message {
-                    Some(message) => self.take_log(message, &mut inputs),
+                    Some(message) => inputs.push(message.into()),
                     None => break,
                 },
                 message = users.recv(), if room => match message {
@@ -158,7 +175,7 @@ impl ApplyThread {
             }
             while inputs.len() < BATCH && !self.stopping {
                 if let Ok(message) = log.try_recv() {
-                    self.take_log(message, &mut inputs);
+                    inputs.push(message.into());
                 } else if room && let Ok(message) = users.try_recv() {
                     self.take_user(message, &mut inputs);
                 } else {
@@ -178,21 +195,6 @@ impl ApplyThread {
             self.put(output);
         }
         Ok(())
-    }
-
-    fn take_log(&mut self, message: FromLog, inputs: &mut Vec<Input>) {
-        inputs.push(match message {
-            FromLog::Committed(entries) => Input::Committed(entries),
-            FromLog::Leader { leader, term } => Input::Leader { leader, term },
-            FromLog::ReadReady { id, index } => Input::ReadReady { id, index },
-            FromLog::Refused(id) => Input::Refused(id),
-            FromLog::Offered { from, descriptor } => Input::Offered { from, descriptor },
-            FromLog::FetchCancelled => Input::FetchCancelled,
-            FromLog::Fetched(Some(chunk)) => Input::Chunk(chunk),
-            FromLog::Fetched(None) => Input::FetchBroken,
-            FromLog::Install => Input::Install,
-            FromLog::SnapshotWanted => Input::SnapshotWanted,
-        });
     }
 
     fn take_user(&mut self, message: FromUser, inputs: &mut Vec<Input>) {

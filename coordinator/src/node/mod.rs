@@ -13,7 +13,7 @@
 
 pub mod apply_thread;
 pub mod identity;
-mod log_thread;
+pub mod log_thread;
 mod membership;
 pub mod raft_thread;
 pub(crate) mod running;
@@ -32,7 +32,7 @@ use tenon_proto::raft::v1::Header;
 use tenon_store::SledStore;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::coordinator::{Answer, Coordinator, Options, Request, RequestError};
+use crate::coordinator::{Answer, Coordinator, Options, PersistPoints, Request, RequestError};
 use crate::duties::SessionId;
 use crate::entry;
 use crate::error::{Error, Result};
@@ -217,7 +217,7 @@ impl Shared {
                 grace_ms: options.grace_ms,
                 any_agent: false,
                 key: options.key.clone(),
-                persistent: true,
+                persist: Some(PersistPoints::default()),
                 heartbeat_ms: options.heartbeat_ms,
                 max_proposal_bytes: PROPOSAL_BYTES,
             },

@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use tenon_consensus::{
-    Committed, Core, Dropped, MembershipChange, NodeId, Outgoing, Role, SnapshotMeta, SnapshotStep,
-    Status,
+    Committed, Core, Dropped, MembershipChange, NodeId, Outgoing, Refused, Role, SnapshotMeta,
+    SnapshotStep, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -65,18 +65,21 @@ pub enum RaftInput {
 }
 
 /// Where what follows goes.
-pub(super) struct Links {
+pub struct Links {
+    /// The log.
     pub log: Sender<LogInput>,
+    /// What is behind the log.
     pub apply: mpsc::UnboundedSender<FromLog>,
+    /// Other members.
     pub send: Box<dyn Fn(Outgoing) + Send>,
+    /// What is measured.
     pub metrics: Arc<Metrics>,
 }
 
-/// The thread's state.
-pub(super) struct RaftThread {
+/// The thread's state. The simulator calls [`RaftThread::step`] from its schedule.
+pub struct RaftThread {
     core: Core,
     links: Links,
-    tick: Duration,
     proposals: Vec<(RequestId, Vec<u8>)>,
     proposed_bytes: usize,
     offered: Option<SnapshotMeta>,
@@ -85,11 +88,11 @@ pub(super) struct RaftThread {
 }
 
 impl RaftThread {
-    pub fn new(core: Core, tick: Duration, links: Links) -> RaftThread {
+    /// Nothing has happened yet.
+    pub fn new(core: Core, links: Links) -> RaftThread {
         RaftThread {
             core,
             links,
-            tick,
             proposals: Vec::new(),
             proposed_bytes: 0,
             offered: None,
@@ -99,41 +102,53 @@ impl RaftThread {
     }
 
     /// Works until it is told to stop, or until the core or the log cannot go on.
-    pub fn run(mut self, inbox: &Receiver<RaftInput>) -> Result<()> {
-        let mut next_tick = Instant::now() + self.tick;
-        self.give_out()?;
+    pub fn run(mut self, tick: Duration, inbox: &Receiver<RaftInput>) -> Result<()> {
+        let mut next_tick = Instant::now() + tick;
+        self.step([], false)?;
         while !self.stopped {
             let wait = next_tick.saturating_duration_since(Instant::now());
-            match inbox.recv_timeout(wait) {
-                Ok(input) => {
-                    self.take(input)?;
-                    for input in inbox.try_iter().take(INPUTS) {
-                        self.take(input)?;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            let first = match inbox.recv_timeout(wait) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
-            }
+            };
             let now = Instant::now();
-            if now >= next_tick {
-                self.core.tick();
+            let ticks = now >= next_tick;
+            if ticks {
                 // A thread that was held up does not catch up: time lost is no one's silence.
-                next_tick = now + self.tick;
+                next_tick = now + tick;
             }
-            self.propose();
-            self.give_out()?;
+            self.step(first.into_iter().chain(inbox.try_iter().take(INPUTS)), ticks)?;
         }
         // The log ends before this thread, so that what was given out is written.
         let _ = self.links.log.send(LogInput::Stop);
         Ok(())
     }
 
+    /// Takes what has come, lets a tick pass if it is time for one, and hands out what follows.
+    pub fn step(&mut self, inputs: impl IntoIterator<Item = RaftInput>, ticks: bool) -> Result<()> {
+        for input in inputs {
+            self.take(input)?;
+        }
+        if ticks {
+            self.core.tick();
+        }
+        self.propose();
+        self.give_out()
+    }
+
     fn take(&mut self, input: RaftInput) -> Result<()> {
         match input {
             RaftInput::Messages(from, messages) => {
                 for message in messages {
-                    if let Err(refused) = self.core.step(from, &message) {
-                        tracing::debug!(from, %refused, "refused a message of another member");
+                    match self.core.step(from, &message) {
+                        Ok(()) => {}
+                        Err(refused @ Refused::Forgotten { .. }) => {
+                            return Err(Error::Forgotten(refused.to_string()));
+                        }
+                        Err(refused) => {
+                            tracing::debug!(from, %refused, "refused a message of another member");
+                        }
                     }
                 }
             }

@@ -11,7 +11,7 @@ use tenon_proto::raft::v1::FetchRequest;
 use tokio::sync::{mpsc, watch};
 
 use super::apply_thread::{self, ApplyThread, FromLog, FromUser};
-use super::log_thread;
+use super::log_thread::LogThread;
 use super::raft_thread::{self, RaftInput, RaftThread};
 use crate::coordinator::Coordinator;
 use crate::error::{Error, Result};
@@ -74,7 +74,6 @@ impl Running {
         let (ended, ended_receiver) = watch::channel(false);
         let raft_thread = RaftThread::new(
             core,
-            tick,
             raft_thread::Links {
                 log: log_sender,
                 apply: from_log,
@@ -100,9 +99,9 @@ impl Running {
                 apply_thread.run(from_log_inbox, users_inbox)
             })?,
             spawn("raft-log", ended.clone(), raft.clone(), move || {
-                log_thread::run(log, &log_inbox, &to_raft, &metrics)
+                LogThread::new(log, to_raft, metrics).run(&log_inbox)
             })?,
-            spawn("raft", ended, raft.clone(), move || raft_thread.run(&raft_inbox))?,
+            spawn("raft", ended, raft.clone(), move || raft_thread.run(tick, &raft_inbox))?,
         ];
         Ok(Running { raft, users, ended: ended_receiver, threads })
     }

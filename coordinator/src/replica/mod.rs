@@ -35,9 +35,6 @@ use index::Recent;
 use ranges::Ranges;
 use record::{KeyRecord, keys};
 
-/// Bytes of applied entries after which a persist point is due.
-const PERSIST_BYTES: u64 = 32 << 20;
-
 /// What somebody asked for led to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -210,9 +207,9 @@ impl Replica {
         self.persisted
     }
 
-    /// Whether so much was applied since the last persist point that it is time for one.
-    pub fn should_persist(&self) -> bool {
-        self.unpersisted >= PERSIST_BYTES
+    /// Bytes of entries that were applied since the last persist point.
+    pub fn unpersisted(&self) -> u64 {
+        self.unpersisted
     }
 
     /// Applies an entry. An error means that this member must not go on.

@@ -63,12 +63,18 @@ pub struct SnapshotSource {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     events: Journal,
+    chunk: usize,
 }
 
 impl SnapshotSource {
     /// Dumps are in `dir`.
     pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, events: Journal) -> SnapshotSource {
-        SnapshotSource { disk, dir, events }
+        SnapshotSource { disk, dir, events, chunk: CHUNK }
+    }
+
+    /// Likewise, in chunks of about so many bytes.
+    pub fn with_chunks_of(self, bytes: usize) -> SnapshotSource {
+        SnapshotSource { chunk: bytes, ..self }
     }
 
     /// One chunk of what is asked for, from the position that is asked for.
@@ -78,8 +84,8 @@ impl SnapshotSource {
                 let path = self.dir.join(file_name(snapshot)?);
                 let file = self.disk.open_read(&path).map_err(Error::io("open", &path))?;
                 let length = file.len().map_err(Error::io("stat", &path))?;
-                let size = usize::try_from(length.saturating_sub(*offset)).unwrap_or(CHUNK);
-                let mut data = vec![0; size.min(CHUNK)];
+                let size = usize::try_from(length.saturating_sub(*offset)).unwrap_or(self.chunk);
+                let mut data = vec![0; size.min(self.chunk)];
                 let read =
                     file.read_full_at(&mut data, *offset).map_err(Error::io("read", &path))?;
                 data.truncate(read);
@@ -88,7 +94,7 @@ impl SnapshotSource {
             }
             Some(What::History(History { from, to, .. })) => {
                 let from = (*from).max(self.events.first_index());
-                let records = self.events.read_range(from, CHUNK)?;
+                let records = self.events.read_range(from, self.chunk)?;
                 let records: Vec<bytes::Bytes> = records
                     .into_iter()
                     .take_while(|(index, _)| index <= to)
