@@ -34,6 +34,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Config::new();
     config.bytes([".tenon.raft.v1", ".tenon.control.v1"]).btree_map([".tenon.control.v1"]);
     json(&files, &mut config);
+    config.field_attribute(
+        ".tenon.control.v1.ParamValue.value",
+        "#[serde(deserialize_with = \"crate::json::text_or_json\")]\n\
+         #[schemars(schema_with = \"crate::json::text_or_json_schema\")]",
+    );
     tonic_prost_build::configure().compile_fds_with_config(files, config)?;
     Ok(())
 }

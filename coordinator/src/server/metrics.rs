@@ -261,4 +261,35 @@ mod tests {
         gauges.tasks.clear();
         assert!(!metrics.text(&gauges).contains("state="));
     }
+
+    #[test]
+    fn every_metric_is_in_the_manual_and_the_other_way_round() {
+        let manual = include_str!("../../../docs/operations.md");
+        let metrics = Metrics::new();
+        // Without a series, a family is not shown.
+        metrics.snapshots.get_or_create(&[("outcome", "made")]).inc();
+        let request = ["protocol", "operation", "code"].map(|label| (label, String::new()));
+        metrics.requests.get_or_create(&request).inc();
+        metrics.request_duration.get_or_create(&[("operation", String::new())]).observe(0.0);
+        let tasks = [("waiting".to_owned(), 0)].into();
+        let text = metrics.text(&Gauges { tasks, ..Gauges::default() });
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let mut names: Vec<String> = types
+            .map(|line| match line.split_once(' ').unwrap() {
+                (name, "counter") => format!("{name}_total"),
+                (name, _) => name.to_owned(),
+            })
+            .collect();
+        for name in &names {
+            assert!(
+                manual.contains(&format!("`{name}`")) || manual.contains(&format!("`{name}{{")),
+                "docs/operations.md does not name {name}"
+            );
+        }
+        names.sort();
+        let words = manual.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+        for word in words.filter(|word| word.starts_with("tenon_") && word.len() > 6) {
+            assert!(names.binary_search(&word.to_owned()).is_ok(), "there is no metric {word}");
+        }
+    }
 }
