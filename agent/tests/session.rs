@@ -23,8 +23,8 @@ use tenon_proto::status::to_status;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -311,8 +311,9 @@ async fn cluster(nodes: usize, seed: u64, servers: &mut JoinSet<()>) -> Arc<Mute
 fn serve(listener: TcpListener, node: Node, servers: &mut JoinSet<()>) {
     let service = AgentsServer::new(node).max_decoding_message_size(64 << 20);
     let server = tonic::transport::Server::builder().add_service(service);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     servers.spawn(async move {
-        server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        server.serve_with_incoming(incoming).await.unwrap();
     });
 }
 

@@ -142,6 +142,7 @@ impl Client {
 
     /// A node to which there is a connection.
     pub(crate) async fn node(&self, deadline: Instant) -> Result<Node> {
+        let mut last = None;
         loop {
             let next = {
                 let mut state = self.state();
@@ -152,10 +153,8 @@ impl Client {
             };
             let began = Instant::now() + next.pause;
             if began >= deadline {
-                return Err(Error::Unreachable {
-                    url: next.url,
-                    message: "no node answers".to_owned(),
-                });
+                let message = "no node answers".to_owned();
+                return Err(last.unwrap_or(Error::Unreachable { url: next.url, message }));
             }
             sleep_until(began).await;
             match timeout_at(deadline, connect(&next.url)).await {
@@ -166,9 +165,10 @@ impl Client {
                 }
                 Ok(Err(error)) => {
                     self.failed(&next.url, &error);
-                    if !error.is_passing() || Instant::now() >= deadline {
+                    if !error.is_passing() {
                         return Err(error);
                     }
+                    last = Some(error);
                 }
                 Err(_) => {
                     let message = "it accepts no connection".to_owned();

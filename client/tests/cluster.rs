@@ -20,7 +20,7 @@ use tenon_proto::control::v1::{
 use tenon_proto::status::to_status;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -240,8 +240,9 @@ async fn cluster(nodes: usize, seed: u64, servers: &mut JoinSet<()>) -> Arc<Mute
         let server = tonic::transport::Server::builder()
             .add_service(ControlServer::new(node.clone()))
             .add_service(EventsServer::new(node));
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         servers.spawn(async move {
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            server.serve_with_incoming(incoming).await.unwrap();
         });
     }
     cluster
@@ -348,8 +349,9 @@ async fn refusals_come_at_once_and_as_they_were_said() {
 async fn a_cluster_that_can_do_nothing_is_an_error_within_the_deadline() {
     let mut servers = JoinSet::new();
     let cluster = cluster(3, 1, &mut servers).await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nobody = format!("http://{}", nobody.local_addr().unwrap());
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody = format!("http://{}", gone.local_addr().unwrap());
+    drop(gone);
     for (mood, nodes, says) in [
         (Mood::NoQuorum, urls(&cluster), "no-quorum"),
         (Mood::Silent, urls(&cluster), "in time"),
