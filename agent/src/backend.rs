@@ -32,8 +32,13 @@ pub trait Backend: Send + Sync {
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, ended::Outcome>;
 
-    /// Removes what outlives an attempt: claims, networks. Calling it again changes nothing.
-    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>>;
+    /// Removes what outlives an attempt: claims, networks. With `keep_claims` the claims stay, for a
+    /// run that continues this one. Calling it again changes nothing.
+    fn cleanup<'a>(
+        &'a self,
+        run_id: &'a str,
+        keep_claims: bool,
+    ) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Removes what agents of dead processes left behind, and says how many things that were.
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>>;

@@ -44,6 +44,12 @@ pub fn own_directory(dir: &Path) -> Result<(), BackendError> {
     })
 }
 
+/// Leaves a directory to nobody: it stays until somebody removes it, whatever becomes of this process.
+pub fn disown_directory(dir: &Path) {
+    // Where there is no such file it was left before.
+    let _ = fs::remove_file(dir.join(OWNER_FILE));
+}
+
 /// Removes the directories below `parent` whose owner is dead; says how many.
 pub fn reap_directories(parent: &Path) -> usize {
     let Ok(entries) = fs::read_dir(parent) else {

@@ -267,12 +267,12 @@ impl Work {
             .drain(..)
             .partition(|end| live.keys().any(|attempt| attempt.run_id == end.run_id));
         self.ending_runs = waiting;
-        for EndRun { run_id: run, .. } in ready {
+        for EndRun { run_id: run, keep_claims } in ready {
             self.runs.remove(&run);
             self.ended.forget_run(&run);
             let backend = self.backend.clone();
             self.tasks.spawn(async move {
-                if let Err(error) = backend.cleanup(&run).await {
+                if let Err(error) = backend.cleanup(&run, keep_claims).await {
                     tracing::warn!(%run, %error, "could not clean up after a run");
                 }
             });

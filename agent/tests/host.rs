@@ -101,7 +101,7 @@ impl Machine {
         let outcome =
             tokio::time::timeout(BOUND, self.backend.run_task(&task, reports, cancel)).await;
         let outcome = outcome.expect("the attempt ends within the bound");
-        self.backend.cleanup(&run_id).await.unwrap();
+        self.backend.cleanup(&run_id, false).await.unwrap();
         assert!(is_empty(&self.data.path().join("pods")), "nothing is left of the attempt");
         assert!(is_empty(&self.data.path().join("runs")), "nothing is left of the run");
         outcome
@@ -284,4 +284,46 @@ async fn a_one_step_attempt_is_quick() {
     times.sort_unstable();
     eprintln!("one step on the host: median {:?}, all {times:?}", times[5]);
     assert!(times[5] < Duration::from_millis(200), "{times:?}");
+}
+
+#[tokio::test]
+async fn a_run_that_continues_another_finds_its_claims() {
+    let machine = Machine::new();
+    let unique = machine.data.path().file_name().unwrap().to_string_lossy().into_owned();
+    let runs = machine.data.path().join("runs");
+    let (old, new) = (format!("{unique}-old"), format!("{unique}-new"));
+    let run = async |run: &str, claims_of: &[(&str, &str)], script: &str| {
+        let pod = json!({
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "work"}}],
+            "steps": [{"name": "s", "image": "x", "script": script,
+                       "volumeMounts": [{"name": "v", "mountPath": "/workspace/v"}]}],
+        });
+        machine
+            .backend
+            .prepare(&RunSpec { run_id: run.to_owned(), ..RunSpec::default() })
+            .await
+            .unwrap();
+        let attempt =
+            AttemptId { run_id: run.to_owned(), task_run: "t".into(), attempt: 1, placement: 1 };
+        let task = TaskInvocation {
+            attempt: Some(attempt),
+            pod_json: pod.to_string(),
+            claims_of: claims_of.iter().map(|(a, b)| ((*a).into(), (*b).into())).collect(),
+            ..TaskInvocation::default()
+        };
+        let reports = Reports::default();
+        machine.backend.run_task(&task, &reports, &Cancel::default()).await;
+        reports.log()
+    };
+    run(&old, &[], "#!/bin/sh\necho kept > /workspace/v/file").await;
+    machine.backend.cleanup(&old, true).await.unwrap();
+    assert!(runs.join(&old).join("claims/work/file").exists());
+    // Whoever looks for what dead agents left leaves it alone too.
+    machine.backend.reap().await.unwrap();
+    let log = run(&new, &[("work", &old)], "#!/bin/sh\ncat /workspace/v/file").await;
+    assert_eq!(log, "kept\n");
+    machine.backend.cleanup(&new, true).await.unwrap();
+    assert!(!runs.join(&new).exists(), "it had no claims of its own");
+    machine.backend.cleanup(&old, false).await.unwrap();
+    assert!(!runs.join(&old).exists());
 }

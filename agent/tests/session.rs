@@ -86,7 +86,11 @@ impl Backend for Reporter {
         })
     }
 
-    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn cleanup<'a>(
+        &'a self,
+        run_id: &'a str,
+        _keep_claims: bool,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
         self.cleaned.lock().unwrap().push(run_id.to_owned());
         Box::pin(async { Ok(()) })
     }

@@ -15,7 +15,7 @@ use super::images::{Image, PullError};
 use super::labels;
 use crate::backend::{Cancel, Sink};
 use crate::mask::Masker;
-use crate::pod::{self, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
+use crate::pod::{self, Claims, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
 
 mod drive;
 mod end;
@@ -92,8 +92,7 @@ impl<'a> Attempt<'a> {
         })?;
         let place = Place {
             entrypoint_dir: self.backend.entrypoint_dir.clone(),
-            claims_dir: self.backend.run_dir(&self.attempt.run_id).join("claims"),
-            claims: task.claims.clone(),
+            claims: Claims::new(&self.backend.runs_dir(), task),
         };
         self.plan = pod::build(&self.dir, &place, task, &pod)?;
         let masker = Masker::new(self.plan.secrets.iter().map(Vec::as_slice));

@@ -24,8 +24,8 @@ use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
-use crate::owner::{OWNER_FILE, is_dead, own_directory, owner, reap_directories};
-use crate::pod::{PodDir, make_dir};
+use crate::owner::{disown_directory, is_dead, own_directory, owner, reap_directories};
+use crate::pod::{PodDir, claims, make_dir};
 pub(crate) use error::Failure;
 use images::Images;
 
@@ -63,8 +63,12 @@ impl DockerBackend {
         })
     }
 
+    fn runs_dir(&self) -> PathBuf {
+        self.options.data_dir.join("runs")
+    }
+
     fn run_dir(&self, run_id: &str) -> PathBuf {
-        self.options.data_dir.join("runs").join(run_id)
+        self.runs_dir().join(run_id)
     }
 
     /// Removes the containers with that label for which `which` holds; says how many.
@@ -168,18 +172,23 @@ impl Backend for DockerBackend {
         Box::pin(attempt::run(self, task, sink, cancel))
     }
 
-    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn cleanup<'a>(
+        &'a self,
+        run_id: &'a str,
+        keep_claims: bool,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
             let me = owner();
             let label = format!("{}={run_id}", labels::RUN);
             self.remove_containers(label, |owner| owner == me).await?;
-            if self.options.keep {
-                let _ = fs::remove_file(self.run_dir(run_id).join(OWNER_FILE));
+            let dir = self.run_dir(run_id);
+            if self.options.keep || keep_claims && claims::of_run(&dir).is_dir() {
+                disown_directory(&dir);
                 return Ok(());
             }
-            self.trees.remove(&self.run_dir(run_id)).await.map_err(|error| BackendError {
+            self.trees.remove(&dir).await.map_err(|error| BackendError {
                 code: "infra/agent-files",
-                message: format!("{} cannot be removed: {error}", self.run_dir(run_id).display()),
+                message: format!("{} cannot be removed: {error}", dir.display()),
             })
         })
     }
@@ -189,7 +198,7 @@ impl Backend for DockerBackend {
             let label = labels::OWNER.to_owned();
             let containers = self.remove_containers(label, is_dead).await?;
             let data_dir = &self.options.data_dir;
-            let directories = PodDir::reap(data_dir) + reap_directories(&data_dir.join("runs"));
+            let directories = PodDir::reap(data_dir) + reap_directories(&self.runs_dir());
             Ok(containers + directories)
         })
     }

@@ -24,7 +24,7 @@ use crate::clock::now_ms;
 use crate::docker::Failure;
 use crate::mask::Masker;
 use crate::owner::OWNER_FILE;
-use crate::pod::{self, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
+use crate::pod::{self, Claims, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
 use crate::probe;
 use crate::record::{self, Fate, Followed, Follower, Record};
 
@@ -79,8 +79,7 @@ async fn run_in(
     })?;
     let place = Place {
         entrypoint_dir: backend.entrypoint_dir.clone(),
-        claims_dir: backend.run_dir(&attempt.run_id).join("claims"),
-        claims: task.claims.clone(),
+        claims: Claims::new(&backend.runs_dir(), task),
     };
     let mut plan = pod::build(dir, &place, task, &pod)?;
     let masker = Masker::new(plan.secrets.iter().map(Vec::as_slice));

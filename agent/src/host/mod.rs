@@ -23,8 +23,8 @@ use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
 use crate::docker::place_entrypoint;
-use crate::owner::{OWNER_FILE, own_directory, reap_directories};
-use crate::pod::{PodDir, make_dir, remove_tree};
+use crate::owner::{disown_directory, own_directory, reap_directories};
+use crate::pod::{PodDir, claims, make_dir, remove_tree};
 
 /// Runs attempts as processes of this machine.
 pub struct HostBackend {
@@ -50,8 +50,12 @@ impl HostBackend {
         Ok(HostBackend { options, entrypoint_dir, said: AtomicBool::new(false) })
     }
 
+    fn runs_dir(&self) -> PathBuf {
+        self.options.data_dir.join("runs")
+    }
+
     fn run_dir(&self, run_id: &str) -> PathBuf {
-        self.options.data_dir.join("runs").join(run_id)
+        self.runs_dir().join(run_id)
     }
 
     fn launcher(&self) -> PathBuf {
@@ -124,11 +128,15 @@ impl Backend for HostBackend {
         Box::pin(attempt::run(self, task, sink, cancel))
     }
 
-    fn cleanup<'a>(&'a self, run_id: &'a str) -> BoxFuture<'a, Result<(), BackendError>> {
+    fn cleanup<'a>(
+        &'a self,
+        run_id: &'a str,
+        keep_claims: bool,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
             let dir = self.run_dir(run_id);
-            if self.options.keep {
-                let _ = fs::remove_file(dir.join(OWNER_FILE));
+            if self.options.keep || keep_claims && claims::of_run(&dir).is_dir() {
+                disown_directory(&dir);
                 return Ok(());
             }
             remove_tree(&dir).map_err(|error| BackendError {
@@ -141,7 +149,7 @@ impl Backend for HostBackend {
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
         Box::pin(async move {
             let data_dir = &self.options.data_dir;
-            Ok(PodDir::reap(data_dir) + reap_directories(&data_dir.join("runs")))
+            Ok(PodDir::reap(data_dir) + reap_directories(&self.runs_dir()))
         })
     }
 }

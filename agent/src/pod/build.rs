@@ -1,6 +1,6 @@
 //! From a TaskInvocation to plans and directories: everything before the first container.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,17 +8,15 @@ use tenon_proto::agent::v1::{AttemptId, TaskInvocation};
 use tenon_tekton::pod::Pod;
 
 use super::container::{Context, sidecar_plan, step_plan};
-use super::{Materials, PodDir, PodPlan, Refusal, credentials, volumes};
+use super::{Claims, Materials, PodDir, PodPlan, Refusal, credentials, volumes};
 
 /// Where things are on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     /// Directory with the program `entrypoint`.
     pub entrypoint_dir: PathBuf,
-    /// Where claims of the run are made on demand.
-    pub claims_dir: PathBuf,
-    /// Claims that live elsewhere.
-    pub claims: HashMap<String, String>,
+    /// Where claims are.
+    pub claims: Claims,
 }
 
 /// Why an attempt cannot be prepared.

@@ -5,6 +5,7 @@
 //! containers (or processes) of the plans; it decides nothing about Tekton.
 
 mod build;
+pub(crate) mod claims;
 mod container;
 pub mod credentials;
 mod dir;
@@ -18,6 +19,7 @@ mod scripts;
 mod volumes;
 
 pub use build::{BuildError, Place, build};
+pub use claims::Claims;
 pub use dir::{PodDir, attempt_key};
 pub(crate) use dir::{make_dir, remove_tree};
 pub use materials::{Materials, SecretValues};

@@ -98,10 +98,7 @@ fn make_one(
         return Ok(Mounted { source, read_only: true });
     }
     if let Some(claim) = &volume.persistent_volume_claim {
-        let source = match place.claims.get(&claim.claim_name) {
-            Some(path) => PathBuf::from(path),
-            None => place.claims_dir.join(safe_name(&claim.claim_name)?),
-        };
+        let source = place.claims.directory(&claim.claim_name)?;
         if !source.is_dir() {
             make_dir(&source, 0o777)?;
         }
@@ -168,7 +165,7 @@ fn only_in_a_cluster(volume: &Volume) -> Option<&'static str> {
 }
 
 /// A name that is one path component; Kubernetes' names always are.
-fn safe_name(name: &str) -> Result<&str, BuildError> {
+pub(super) fn safe_name(name: &str) -> Result<&str, BuildError> {
     if name.is_empty() || name.contains('/') || name == "." || name == ".." {
         return Err(BuildError::Refused(Refusal {
             reason: "CreateContainerConfigError",

@@ -159,7 +159,7 @@ impl Machine {
         let outcome = tokio::time::timeout(limit, running)
             .await
             .unwrap_or_else(|_| panic!("not over after 60 s: {:#?}", sink.0.lock().unwrap()));
-        self.backend.cleanup(&run.run_id).await.unwrap();
+        self.backend.cleanup(&run.run_id, false).await.unwrap();
         self.assert_nothing_left(&key);
         Ran { outcome, reports: sink.0.into_inner().unwrap(), key }
     }
