@@ -24,7 +24,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The disk is full. What was synced before is safe; the store must be opened again when there is room.
+    /// The disk is full. What was synced before is safe; a new process must open the store when there is room.
     #[error("{}: No space left on device; nothing that was synced is lost, make room and start again", .dir.display())]
     NoSpace {
         /// The store's directory.
@@ -40,8 +40,8 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
-    /// An earlier failure left the store in an unknown state until it is opened again.
-    #[error("{}: the store stopped after a failure ({reason}); open it again", .dir.display())]
+    /// An earlier failure left the store in an unknown state until a new process opens it again.
+    #[error("{}: the store stopped after a failure ({reason}); start this node again", .dir.display())]
     Failed {
         /// The store's directory.
         dir: PathBuf,

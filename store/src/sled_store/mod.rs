@@ -2,10 +2,13 @@
 //!
 //! The directory holds a pointer file, `current`, and the sled directory that it names (`state-<number>`). A replacement is
 //! a new sled directory and then, atomically, a new pointer; directories that it does not name are left-overs and removed.
+//! `synced` says how far it was synced ([`mark`]).
 //! Sled panics on bytes that it does not expect and hides errors of background writes, so every call into it is fenced
-//! ([`tree`]); after the first failure of a write the store takes no more until it is opened again.
+//! ([`tree`]); after the first failure of a write the store does nothing more, and a new
+//! process must open it again (a failed sled cannot always be closed).
 //! It never removes or changes what the pointer names, also when that is damaged.
 
+mod mark;
 mod pointer;
 mod tree;
 
@@ -15,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tenon_journal::disk::{self, DirectoryLock, Disk};
 
+use self::mark::Mark;
 use self::pointer::Pointer;
 use self::tree::Tree;
 use crate::{Batch, Error, Range, Replacement, Result, Store, Visit, is_empty};
@@ -29,8 +33,9 @@ struct Inner {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     tree: RwLock<Arc<Tree>>,
-    /// The number of the next sled directory.
-    next: Mutex<u64>,
+    mark: Mark,
+    /// The numbers of the present sled directory and of the next.
+    numbers: Mutex<(u64, u64)>,
     failed: Mutex<Option<String>>,
     _lock: DirectoryLock,
 }
@@ -53,6 +58,7 @@ impl SledStore {
                 Pointer { number: 1, complete: false }.write(&*disk, &dir)?;
                 pointer::remove_others(&*disk, &dir, None)?;
                 Tree::create(&*disk, &Pointer::directory(&dir, 1))?.close();
+                Mark::create(&*disk, &dir, 1)?;
                 disk.sync_dir(&dir).map_err(io_error("sync the directory", &dir))?;
                 Pointer { number: 1, complete: true }.write(&*disk, &dir)?;
                 1
@@ -63,14 +69,20 @@ impl SledStore {
             let reason = format!("{} is missing", path.display());
             return Err(Error::Damaged { dir, reason });
         }
+        let (mark, synced) = Mark::open(&*disk, &dir, at)?;
         let tree = Tree::open(&path)?;
-        tree.verify()?;
+        if tree.batch() < synced {
+            let reason =
+                format!("it went back to batch {} although {synced} was synced", tree.batch());
+            return Err(Error::Damaged { dir, reason });
+        }
         pointer::remove_others(&*disk, &dir, Some(at))?;
         let inner = Inner {
             dir,
             disk,
             tree: RwLock::new(Arc::new(tree)),
-            next: Mutex::new(at + 1),
+            mark,
+            numbers: Mutex::new((at, at + 1)),
             failed: Mutex::new(None),
             _lock: lock,
         };
@@ -160,11 +172,16 @@ impl Inner {
         Arc::clone(&self.tree.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs a change, unless one failed before.
-    fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        if let Some(reason) = &*lock(&self.failed) {
-            return Err(Error::Failed { dir: self.dir.clone(), reason: reason.clone() });
+    /// Refuses everything once a change has failed: sled might wait for ever for what will never be written.
+    fn check(&self) -> Result<()> {
+        match &*lock(&self.failed) {
+            Some(reason) => Err(Error::Failed { dir: self.dir.clone(), reason: reason.clone() }),
+            None => Ok(()),
         }
+    }
+
+    fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check()?;
         change().inspect_err(|error| {
             lock(&self.failed).get_or_insert_with(|| error.to_string());
         })
@@ -173,10 +190,12 @@ impl Inner {
 
 impl Store for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.inner.check()?;
         self.inner.tree().get(key)
     }
 
     fn scan(&self, range: Range, reverse: bool, visit: &mut Visit<'_>) -> Result<()> {
+        self.inner.check()?;
         if is_empty(&range) { Ok(()) } else { self.inner.tree().scan(range, reverse, visit) }
     }
 
@@ -186,15 +205,20 @@ impl Store for SledStore {
     }
 
     fn sync(&self) -> Result<()> {
-        let tree = self.inner.tree();
-        self.inner.change(|| tree.sync(&*self.inner.disk))
+        let inner = &self.inner;
+        let (tree, number) = {
+            // Under one lock: a replacement changes both.
+            let tree = inner.tree.read().unwrap_or_else(PoisonError::into_inner);
+            (Arc::clone(&tree), lock(&inner.numbers).0)
+        };
+        inner.change(|| inner.mark.write(number, tree.sync(&*inner.disk)?))
     }
 
     fn begin_replacement(&self) -> Result<Box<dyn Replacement>> {
         let number = {
-            let mut next = lock(&self.inner.next);
-            *next += 1;
-            *next - 1
+            let mut numbers = lock(&self.inner.numbers);
+            numbers.1 += 1;
+            numbers.1 - 1
         };
         let path = Pointer::directory(&self.inner.dir, number);
         let tree = Tree::create(&*self.inner.disk, &path)?;
@@ -234,13 +258,15 @@ impl Replacement for SledReplacement {
 
     fn commit(mut self: Box<Self>) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        self.tree()?.sync(&*inner.disk)?;
+        let batch = self.tree()?.sync(&*inner.disk)?;
         inner.disk.sync_dir(&inner.dir).map_err(io_error("sync the directory", &inner.dir))?;
         let Some(tree) = self.tree.take() else { return Ok(()) };
         // From here on the new content may be the one that the next start finds, so a failure must stop the store.
         inner.change(|| {
             let mut current = inner.tree.write().unwrap_or_else(PoisonError::into_inner);
+            inner.mark.write(self.number, batch)?;
             Pointer { number: self.number, complete: true }.write(&*inner.disk, &inner.dir)?;
+            lock(&inner.numbers).0 = self.number;
             let old = std::mem::replace(&mut *current, Arc::new(tree));
             drop(current);
             let path = old.path().to_owned();
