@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tenon_tekton::pipelinerun::ResolvedTask;
 
+use crate::pipeline::Child;
 use crate::run::Run;
 
 /// The form that this build writes, and the only one that it reads.
@@ -86,4 +87,33 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Run, Undecodable> {
 fn shared_with(run: &Run, index: usize) -> Option<&Arc<ResolvedTask>> {
     let task = run.task_runs[index].pipeline_task?;
     run.pipeline.as_ref()?.tasks.get(task)?.resolved.as_ref()
+}
+
+impl Run {
+    /// Whether every index leads somewhere: what is read from a disk is not believed.
+    fn check(&self) -> Result<(), &'static str> {
+        let task_runs = self.task_runs.len();
+        let tasks = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.tasks.len());
+        let custom_runs = self.custom_runs.len();
+        let mut known = self.by_name.values().chain(&self.queue).chain(&self.active);
+        let child = |child: &Child| match child {
+            Child::TaskRun(index) => *index < task_runs,
+            Child::CustomRun(index) => *index < custom_runs,
+        };
+        let children_are_there = self.pipeline.as_ref().is_none_or(|pipeline| {
+            let mut children = pipeline.tasks.iter().flat_map(|task| &task.children);
+            children.all(child) && pipeline.is_sound()
+        });
+        let parents_are_there = self
+            .task_runs
+            .iter()
+            .filter_map(|task_run| task_run.pipeline_task)
+            .chain(self.custom_runs.iter().map(|custom_run| custom_run.pipeline_task))
+            .all(|task| task < tasks);
+        if known.all(|index| *index < task_runs) && children_are_there && parents_are_there {
+            Ok(())
+        } else {
+            Err("an index leads nowhere")
+        }
+    }
 }

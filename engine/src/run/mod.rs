@@ -3,10 +3,11 @@
 
 mod held;
 mod objects;
+mod resolve;
 mod submit;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tenon_tekton::flags::FeatureFlags;
@@ -21,7 +22,7 @@ use crate::log::{Header, Log};
 use crate::outcome::RunOutcome;
 use crate::pipeline::{Child, CustomRunState, PipelineState};
 use crate::taskrun::{Change, Context, Phase, TaskRunState, VerdictKind};
-use crate::work::{Requirements, StopReason, Work};
+use crate::work::StopReason;
 use crate::{AttemptId, Report, Rerun, RunId, Time};
 
 /// What a run keeps of its submission.
@@ -45,11 +46,11 @@ pub(crate) struct Run {
     pub(crate) pipeline: Option<PipelineState>,
     pub(crate) task_runs: Vec<TaskRunState>,
     pub(crate) custom_runs: Vec<CustomRunState>,
-    by_name: BTreeMap<String, usize>,
+    pub(crate) by_name: BTreeMap<String, usize>,
     /// TaskRuns whose attempt may start as soon as the run's limit allows.
-    queue: VecDeque<usize>,
+    pub(crate) queue: VecDeque<usize>,
     /// TaskRuns whose attempt has left the queue and is not over.
-    active: BTreeSet<usize>,
+    pub(crate) active: BTreeSet<usize>,
     /// Those of them for which something is to be done.
     to_do: BTreeSet<usize>,
     /// Deadlines of attempts, by TaskRun.
@@ -364,109 +365,11 @@ impl Run {
         event
     }
 
-    /// When something is due in this run.
-    pub(crate) fn next_deadline(&self) -> Option<Time> {
-        if self.is_over() {
-            return None;
-        }
-        self.due.first().into_iter().chain(self.pipeline_deadline()).min()
-    }
-
-    /// What remains to be done for this run.
-    pub(crate) fn pending_work(&self, work: &mut Vec<Work>) {
-        let run = self.header.run;
-        if self.is_over() {
-            work.push(Work::EndRun { run, agents: self.agents.clone() });
-            return;
-        }
-        for index in &self.to_do {
-            let task_run = &self.task_runs[*index];
-            let attempt = task_run.attempt_id(run);
-            let agent = task_run.attempt.agent.clone().unwrap_or_default();
-            match (task_run.attempt.phase, task_run.attempt.stopping) {
-                (Phase::Waiting, _) => {
-                    work.push(Work::Place { attempt, requirements: self.requirements(task_run) });
-                }
-                (Phase::Placed | Phase::Running, Some(reason)) => {
-                    work.push(Work::Stop { attempt, agent, reason });
-                }
-                (Phase::Placed, None) => work.push(Work::Start { attempt, agent }),
-                (Phase::Running, None) | (Phase::Queued | Phase::Over, _) => {}
-            }
-        }
-    }
-
-    /// What an attempt needs, with the agent where its claims are.
-    pub(crate) fn requirements(&self, task_run: &TaskRunState) -> Arc<Requirements> {
-        let requirements = task_run.requirements();
-        let namespace = &requirements.namespace;
-        let mut claims = requirements.claims.iter();
-        let home = claims.find_map(|claim| self.claim_homes.get(&format!("{namespace}/{claim}")));
-        match home {
-            Some(home) => {
-                let home = Some(home.clone());
-                Arc::new(Requirements { home, ..requirements.as_ref().clone() })
-            }
-            None => requirements.clone(),
-        }
-    }
-
-    /// Attempts that an agent has and has not ended.
-    pub(crate) fn placed(&self) -> impl Iterator<Item = (AttemptId, &str)> + '_ {
-        self.active.iter().filter_map(|index| {
-            let task_run = &self.task_runs[*index];
-            Some((task_run.attempt_id(self.header.run), task_run.placed_on()?))
-        })
-    }
-
-    /// The agents of those attempts, one by one.
-    pub(crate) fn placed_on(&self) -> impl Iterator<Item = &str> + '_ {
-        self.active.iter().filter_map(|index| self.task_runs[*index].placed_on())
-    }
-
     pub(crate) fn task_run(&self, name: &str) -> Option<&TaskRunState> {
         self.by_name.get(name).map(|index| &self.task_runs[*index])
     }
 
     pub(crate) fn id(&self) -> RunId {
         self.header.run
-    }
-
-    pub(crate) fn claim_homes(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
-        self.claim_homes.iter().map(|(claim, agent)| (claim.as_str(), agent.as_str()))
-    }
-
-    /// The run in whose directory agents keep the claims.
-    pub(crate) fn claims_run(&self) -> RunId {
-        let rerun = self.materials.rerun.as_ref();
-        let claims = rerun.and_then(|rerun| rerun.claims.as_ref());
-        claims.map_or(self.id(), |claims| claims.run)
-    }
-
-    /// Whether every index leads somewhere: what is read from a disk is not believed.
-    pub(crate) fn check(&self) -> Result<(), &'static str> {
-        let task_runs = self.task_runs.len();
-        let tasks = self.pipeline.as_ref().map_or(0, |pipeline| pipeline.tasks.len());
-        let custom_runs = self.custom_runs.len();
-        let mut known = self.by_name.values().chain(&self.queue).chain(&self.active);
-        let child = |child: &Child| match child {
-            Child::TaskRun(index) => *index < task_runs,
-            Child::CustomRun(index) => *index < custom_runs,
-        };
-        let children_are_there = self.pipeline.as_ref().is_none_or(|pipeline| {
-            let mut children = pipeline.tasks.iter().flat_map(|task| &task.children);
-            children.all(child) && pipeline.is_sound()
-        });
-        let parents_are_there = self
-            .task_runs
-            .iter()
-            .filter_map(|task_run| task_run.pipeline_task)
-            .chain(self.custom_runs.iter().map(|custom_run| custom_run.pipeline_task))
-            .all(|task| task < tasks);
-        if known.all(|index| *index < task_runs) && children_are_there && parents_are_there {
-            Ok(())
-        } else {
-            Err("an index leads nowhere")
-        }
     }
 }

@@ -1,0 +1,82 @@
+//! What remains to be done for a run, when time changes something in it, and where its attempts and
+//! claims are: derived, never decided.
+
+use std::sync::Arc;
+
+use super::Run;
+use crate::taskrun::{Phase, TaskRunState};
+use crate::work::{Requirements, Work};
+use crate::{AttemptId, RunId, Time};
+
+impl Run {
+    /// When something is due in this run.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        if self.is_over() {
+            return None;
+        }
+        self.due.first().into_iter().chain(self.pipeline_deadline()).min()
+    }
+
+    /// What remains to be done for this run.
+    pub(crate) fn pending_work(&self, work: &mut Vec<Work>) {
+        let run = self.header.run;
+        if self.is_over() {
+            work.push(Work::EndRun { run, agents: self.agents.clone() });
+            return;
+        }
+        for index in &self.to_do {
+            let task_run = &self.task_runs[*index];
+            let attempt = task_run.attempt_id(run);
+            let agent = task_run.attempt.agent.clone().unwrap_or_default();
+            match (task_run.attempt.phase, task_run.attempt.stopping) {
+                (Phase::Waiting, _) => {
+                    work.push(Work::Place { attempt, requirements: self.requirements(task_run) });
+                }
+                (Phase::Placed | Phase::Running, Some(reason)) => {
+                    work.push(Work::Stop { attempt, agent, reason });
+                }
+                (Phase::Placed, None) => work.push(Work::Start { attempt, agent }),
+                (Phase::Running, None) | (Phase::Queued | Phase::Over, _) => {}
+            }
+        }
+    }
+
+    /// What an attempt needs, with the agent where its claims are.
+    pub(crate) fn requirements(&self, task_run: &TaskRunState) -> Arc<Requirements> {
+        let requirements = task_run.requirements();
+        let namespace = &requirements.namespace;
+        let mut claims = requirements.claims.iter();
+        let home = claims.find_map(|claim| self.claim_homes.get(&format!("{namespace}/{claim}")));
+        match home {
+            Some(home) => {
+                let home = Some(home.clone());
+                Arc::new(Requirements { home, ..requirements.as_ref().clone() })
+            }
+            None => requirements.clone(),
+        }
+    }
+
+    /// Attempts that an agent has and has not ended.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (AttemptId, &str)> + '_ {
+        self.active.iter().filter_map(|index| {
+            let task_run = &self.task_runs[*index];
+            Some((task_run.attempt_id(self.header.run), task_run.placed_on()?))
+        })
+    }
+
+    /// The agents of those attempts, one by one.
+    pub(crate) fn placed_on(&self) -> impl Iterator<Item = &str> + '_ {
+        self.active.iter().filter_map(|index| self.task_runs[*index].placed_on())
+    }
+
+    pub(crate) fn claim_homes(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
+        self.claim_homes.iter().map(|(claim, agent)| (claim.as_str(), agent.as_str()))
+    }
+
+    /// The run in whose directory agents keep the claims.
+    pub(crate) fn claims_run(&self) -> RunId {
+        let rerun = self.materials.rerun.as_ref();
+        let claims = rerun.and_then(|rerun| rerun.claims.as_ref());
+        claims.map_or(self.id(), |claims| claims.run)
+    }
+}
