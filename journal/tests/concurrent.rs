@@ -95,3 +95,43 @@ fn everything_deleted_leaves_little_on_disk_and_the_indices_go_on() {
     assert_eq!(journal.append(&[b"next"]).unwrap(), 251);
     assert_eq!(journal.read(100).unwrap_err().code(), "journal/gone");
 }
+
+#[test]
+fn ranges_are_read_while_records_are_appended_and_segments_sealed() {
+    const LAST: u64 = 4000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 5000, buffer_limit: 2000, ..Options::default() };
+    let (journal, _) = Journal::open(dir.path(), options).unwrap();
+    let record = |index: u64| format!("{index}:{}", "r".repeat((index % 60) as usize));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for index in 1..=LAST {
+                journal.append(&[record(index).as_bytes()]).unwrap();
+                match index % 100 {
+                    50 => drop(journal.sync().unwrap()),
+                    99 => journal.compress_sealed(1).unwrap(),
+                    _ => {}
+                }
+            }
+        });
+        for bytes in [1, 300, 100_000] {
+            let journal = &journal;
+            scope.spawn(move || {
+                let mut next = 1;
+                while next <= LAST {
+                    let range = journal.read_range(next, bytes).unwrap();
+                    for (index, payload) in range {
+                        assert_eq!((index, payload), (next, record(next).into_bytes()));
+                        next += 1;
+                    }
+                }
+            });
+        }
+    });
+    assert!(journal.read_range(LAST + 1, 10).unwrap().is_empty());
+    journal.delete_prefix(LAST).unwrap();
+    assert_eq!(journal.read_range(1, 10).unwrap_err().code(), "journal/gone");
+    journal.truncate_suffix(LAST).unwrap();
+    journal.append(&[b"other"]).unwrap();
+    assert_eq!(journal.read_range(LAST, 10).unwrap(), [(LAST, b"other".to_vec())]);
+}
