@@ -23,7 +23,8 @@ use super::control_plane::{Change, ControlPlane, Items, Once};
 use super::fault::{self, Fault, Result};
 use super::metrics::{Counted, Metrics};
 use super::query::Query;
-use super::subscription::{Patience, Subscription, Wish, blocking};
+use super::subscription::{Patience, Subscription, blocking};
+use super::wish::Wish;
 use super::{Limits, fields};
 use crate::intake::{self, Chance, Front, Prepared, Remark, flags};
 

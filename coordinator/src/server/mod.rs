@@ -4,6 +4,7 @@
 //! It parses, checks, limits and formats; what a request does is the node's ([`ControlPlane`]).
 
 mod api;
+mod batch;
 mod control_plane;
 mod deadline;
 mod fault;
@@ -14,6 +15,7 @@ mod metrics;
 mod query;
 mod subscription;
 mod tasks;
+mod wish;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -3,90 +3,27 @@
 //! Nothing is buffered for a reader. It is asked for the next batch when there is room for it, so a
 //! slow one costs no memory; one that takes nothing for too long loses its connection, never events.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde::Deserialize;
-use tenon_engine::RunId;
 use tenon_reporter::history::{self, Stored};
 use tenon_reporter::json::Lines;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::batch::Batch;
 use super::control_plane::{ControlPlane, EventSource};
 use super::fault::{Fault, Result};
 use super::metrics::Counted;
+use super::wish::{Head, Wish};
 
 /// About so much is read at a time, and given at a time.
 const BATCH: usize = 128 << 10;
 
-/// What a reader wants.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    /// Only events with a greater `seq`.
-    pub since: u64,
-    /// Go on with what comes.
-    pub follow: bool,
-    /// Only this run; the stream ends after its `run-end`.
-    pub run: Option<RunId>,
-    /// Only this namespace; all when empty.
-    pub namespace: String,
-    /// Only these kinds.
-    pub kinds: Vec<String>,
-    /// Only these tasks: the PipelineTask's name or the TaskRun's.
-    pub tasks: Vec<String>,
-    /// Only these steps or sidecars.
-    pub steps: Vec<String>,
-}
-
-/// The keys that filters look at.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head<'a> {
-    #[serde(borrow)]
-    kind: Cow<'a, str>,
-    seq: u64,
-    #[serde(borrow, default)]
-    run_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    namespace: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    task: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    task_run: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    step: Option<Cow<'a, str>>,
-}
-
-impl Wish {
-    fn is_of_run(&self, run: &str, head: &Head<'_>) -> bool {
-        self.run.is_none() || head.run_id.as_deref() == Some(run)
-    }
-
-    fn admits(&self, head: &Head<'_>) -> bool {
-        let among = |wanted: &[String], names: &[&Option<Cow<'_, str>>]| {
-            let is = |wanted: &String| names.iter().any(|name| name.as_deref() == Some(wanted));
-            wanted.is_empty() || wanted.iter().any(is)
-        };
-        (self.kinds.is_empty() || self.kinds.iter().any(|kind| *kind == head.kind))
-            && (self.namespace.is_empty() || head.namespace.as_deref() == Some(&self.namespace))
-            && among(&self.tasks, &[&head.task, &head.task_run])
-            && among(&self.steps, &[&head.step])
-    }
-}
-
-/// Lines that a reader gets at a time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// JSON objects, each with its line end.
-    pub text: Bytes,
-    /// Everything up to this `seq` was looked at.
-    pub last_seq: u64,
-}
+/// Ranges of a run's records that are read at a time.
+const RANGES: usize = 256;
 
 /// What [`Subscription::next`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +61,8 @@ pub struct Subscription {
     seq: u64,
     lines: Lines,
     over: bool,
+    /// What was unfolded and not given yet.
+    rest: Batch,
     /// When the last batch was taken, if more was there.
     taken: Option<Instant>,
     _counted: Counted,
@@ -164,6 +103,7 @@ impl Subscription {
             ranges: VecDeque::new(),
             lines: Lines::new(),
             over: false,
+            rest: Batch::default(),
             taken: None,
             _counted: counted,
         })
@@ -176,23 +116,29 @@ impl Subscription {
         {
             return Err(self.too_slow());
         }
+        if self.shutdown.is_cancelled() {
+            return Err(stopping());
+        }
+        if let Some(batch) = self.piece() {
+            return Ok(Next::Batch(batch));
+        }
         let idle_at = Instant::now() + self.patience.idle;
         let mut text = Vec::new();
-        while !self.over && text.is_empty() {
+        while !self.over && text.len() < BATCH {
             let visible = *self.visible.borrow_and_update();
             match self.read(visible).await? {
                 Some(records) => {
                     for (index, record) in records {
                         self.look_at(index, &record, &mut text)?;
+                        // Packed output unfolds to many times its size.
                         if self.over || text.len() >= BATCH {
                             break;
                         }
                     }
-                    if text.is_empty() {
-                        // A filter that leaves out much must not keep others from their turn.
-                        tokio::task::yield_now().await;
-                    }
+                    // A filter that leaves out much must not keep others from their turn.
+                    tokio::task::yield_now().await;
                 }
+                None if !text.is_empty() => break,
                 None if !self.wish.follow || self.run_is_over(visible).await? => self.over = true,
                 // Others' events must not keep this reader from hearing that it has none.
                 None if Instant::now() >= idle_at => return Ok(Next::Idle(self.seq)),
@@ -206,13 +152,20 @@ impl Subscription {
                 }
             }
         }
-        if text.is_empty() {
-            return Ok(Next::End);
+        self.rest = Batch { text: text.into(), last_seq: self.seq };
+        match self.piece() {
+            Some(batch) => Ok(Next::Batch(batch)),
+            None => Ok(Next::End),
         }
-        if self.next <= *self.visible.borrow() {
+    }
+
+    /// A piece of what was unfolded and not given yet.
+    fn piece(&mut self) -> Option<Batch> {
+        let piece = self.rest.split()?;
+        if !self.rest.text.is_empty() || self.next <= *self.visible.borrow() {
             self.taken = Some(Instant::now());
         }
-        Ok(Next::Batch(Batch { text: text.into(), last_seq: self.seq }))
+        Some(piece)
     }
 
     /// The next records that may matter; `None` when everything visible was looked at.
@@ -220,39 +173,45 @@ impl Subscription {
         if self.next > visible {
             return Ok(None);
         }
-        let mut until = visible;
-        if let Some(run) = self.wish.run {
-            while self.ranges.front().is_some_and(|(_, last)| *last < self.next) {
-                self.ranges.pop_front();
-            }
-            if self.ranges.is_empty() {
-                let (source, next) = (self.source.clone(), self.next);
-                self.ranges = blocking(move || source.ranges_of(run, next)).await?.into();
-            }
-            match self.ranges.front() {
-                Some((first, last)) if *first <= visible => {
-                    self.next = self.next.max(*first);
-                    until = visible.min(*last);
-                }
-                _ => {
-                    self.next = visible + 1;
-                    return Ok(None);
-                }
-            }
+        let Some(run) = self.wish.run else {
+            return self.read_ranges(vec![(self.next, visible)]).await.map(Some);
+        };
+        while self.ranges.front().is_some_and(|(_, last)| *last < self.next) {
+            self.ranges.pop_front();
         }
-        let records = match self.source.read_memory(self.next, BATCH) {
-            Some(records) => records,
+        if self.ranges.is_empty() {
+            let (source, next) = (self.source.clone(), self.next);
+            self.ranges = blocking(move || source.ranges_of(run, next)).await?.into();
+        }
+        let ranges = self.ranges.iter().take(RANGES).map(|(first, last)| {
+            let first = self.next.max(*first);
+            (first, visible.min(*last))
+        });
+        let ranges: Vec<(u64, u64)> = ranges.filter(|(first, last)| first <= last).collect();
+        if ranges.is_empty() {
+            self.next = visible + 1;
+            return Ok(None);
+        }
+        self.read_ranges(ranges).await.map(Some)
+    }
+
+    /// The first records of these ranges: as many as make a batch.
+    async fn read_ranges(&self, ranges: Vec<(u64, u64)>) -> Result<Vec<(u64, Arc<[u8]>)>> {
+        let Some((first, last)) = ranges.first().copied() else { return Ok(Vec::new()) };
+        let records = match self.source.read_memory(first, at_most(first, last)) {
+            Some(mut records) => {
+                records.retain(|(index, _)| *index <= last);
+                records
+            }
             None => {
-                let (source, next) = (self.source.clone(), self.next);
-                blocking(move || source.read(next, BATCH)).await?
+                let source = self.source.clone();
+                blocking(move || read_files(&*source, &ranges)).await?
             }
         };
         match records.first() {
-            Some((first, _)) if *first == self.next => {}
-            _ => return Err(self.gone()),
+            Some((index, _)) if *index == first => Ok(records),
+            _ => Err(self.gone()),
         }
-        let wanted = records.into_iter().take_while(|(index, _)| *index <= until);
-        Ok(Some(wanted.collect()))
     }
 
     fn look_at(&mut self, index: u64, record: &[u8], text: &mut Vec<u8>) -> Result<()> {
@@ -299,7 +258,7 @@ impl Subscription {
             self.patience.stall.as_secs()
         );
         Fault::new("overloaded/slow-subscriber", message)
-            .hint(format!("nothing is lost: read on after seq {}", self.seq))
+            .hint("nothing is lost: read on after the last seq that you have")
     }
 }
 
@@ -339,6 +298,35 @@ fn find(source: &dyn EventSource, since: u64) -> Result<u64> {
     }
 }
 
+/// How much is to be read at a time for records from `first` to `last`: of a few, each alone.
+fn at_most(first: u64, last: u64) -> usize {
+    if last - first < 4 { 1 } else { BATCH }
+}
+
+/// The first records of these ranges, as many as make a batch. Ends before one that is not there.
+fn read_files(source: &dyn EventSource, ranges: &[(u64, u64)]) -> Result<Vec<(u64, Arc<[u8]>)>> {
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    for (first, last) in ranges {
+        let mut next = *first;
+        while next <= *last {
+            let found = source.read(next, at_most(next, *last))?;
+            if found.first().is_none_or(|(index, _)| *index != next) {
+                return Ok(records);
+            }
+            for (index, record) in found.into_iter().take_while(|(index, _)| index <= last) {
+                next = index + 1;
+                bytes += record.len();
+                records.push((index, record));
+            }
+            if bytes >= BATCH {
+                return Ok(records);
+            }
+        }
+    }
+    Ok(records)
+}
+
 /// The header of an event's record; `None` for a record that is no event.
 fn event_header(record: &[u8]) -> Result<Option<&[u8]>> {
     if !crate::event_log::is_event(record) {
@@ -355,12 +343,4 @@ pub async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(Fault::internal(error)),
     }
-}
-
-/// The `seq` of a line of the stream: it is the third key, after `kind` and `time`.
-pub fn seq_of(line: &[u8]) -> Option<u64> {
-    const KEY: &[u8] = b"\"seq\":";
-    let at = line.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
-    let digits = line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&line[at..at + digits]).ok()?.parse().ok()
 }

@@ -6,7 +6,8 @@ use tenon_proto::control::v1::{EventBatch, SubscribeRequest};
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Service};
-use crate::server::subscription::{Batch, Next};
+use crate::server::batch::Batch;
+use crate::server::subscription::Next;
 
 #[tonic::async_trait]
 impl Events for Service {

@@ -8,8 +8,9 @@ use futures_util::stream;
 use tenon_proto::control::v1::SubscribeRequest;
 
 use super::{Call, content};
+use crate::server::batch::seq_of;
 use crate::server::fault::{Fault, Result};
-use crate::server::subscription::{Next, Subscription, seq_of};
+use crate::server::subscription::{Next, Subscription};
 
 /// How the lines are wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

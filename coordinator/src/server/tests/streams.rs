@@ -175,7 +175,7 @@ async fn a_subscriber_that_takes_nothing_loses_its_connection_not_events() {
         match next(&mut stream).await.unwrap() {
             Ok(batch) => {
                 for line in &batch.lines {
-                    let seq = crate::server::subscription::seq_of(line).unwrap();
+                    let seq = crate::server::batch::seq_of(line).unwrap();
                     assert_eq!(seq, last + 1);
                     last = seq;
                 }
@@ -189,7 +189,26 @@ async fn a_subscriber_that_takes_nothing_loses_its_connection_not_events() {
     let request = SubscribeRequest { since: last, ..SubscribeRequest::default() };
     let mut stream = subscribe(&server, request).await.unwrap();
     let batch = next(&mut stream).await.unwrap().unwrap();
-    assert_eq!(crate::server::subscription::seq_of(&batch.lines[0]), Some(last + 1));
+    assert_eq!(crate::server::batch::seq_of(&batch.lines[0]), Some(last + 1));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn output_of_many_short_lines_comes_in_messages_of_bounded_size() {
+    let server = Server::start(Limits::default()).await;
+    let run = server.node.run(1, "running");
+    server.node.events.output(1, run, &[""; 30_000]);
+    server.node.events.event("step-end", 30_001, run, "");
+    let mut stream = subscribe(&server, SubscribeRequest::default()).await.unwrap();
+    let (mut seq, mut messages) = (0, 0);
+    while let Some(batch) = next(&mut stream).await {
+        let batch = batch.unwrap();
+        assert!(batch.lines.iter().map(bytes::Bytes::len).sum::<usize>() <= 1 << 20);
+        seq += batch.lines.len() as u64;
+        assert_eq!(batch.last_seq, seq);
+        messages += 1;
+    }
+    assert_eq!((seq, messages > 3), (30_001, true));
     server.stop().await;
 }
 
@@ -203,7 +222,7 @@ async fn what_is_not_kept_any_more_is_said() {
         let found = match subscribe(&server, request).await {
             Ok(mut stream) => {
                 let batch = next(&mut stream).await.unwrap().unwrap();
-                Ok(crate::server::subscription::seq_of(&batch.lines[0]).unwrap())
+                Ok(crate::server::batch::seq_of(&batch.lines[0]).unwrap())
             }
             Err(status) => Err(tenon_proto::status::from_status(&status).code),
         };
