@@ -122,6 +122,11 @@ pub enum Command {
         /// The term.
         term: u64,
     },
+    /// Take a Raft id for a node that is about to join; it is never given again.
+    NewNode {
+        /// When.
+        time: Time,
+    },
     /// Nothing: commits its payload and measures how long that takes.
     Probe {
         /// When.
@@ -156,6 +161,7 @@ impl Command {
             | Command::Tick { time }
             | Command::Abandon { time, .. }
             | Command::Lead { time, .. }
+            | Command::NewNode { time }
             | Command::Probe { time, .. } => *time,
         }
     }

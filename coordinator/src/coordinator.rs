@@ -19,6 +19,7 @@ use tenon_proto::agent::v1::{
     coordinator_message,
 };
 use tenon_proto::raft::v1::{Chunk, FetchRequest};
+use tenon_reporter::history::RunStatus;
 
 use crate::command::{Command, IdempotencyKey};
 use crate::duties::{Duties, SessionId};
@@ -51,6 +52,9 @@ impl Default for PersistPoints {
     }
 }
 
+/// How long the claims of failed runs are kept: a day.
+pub(crate) const KEEP_CLAIMS_MS: i64 = 24 * 3600 * 1000;
+
 /// What a coordinator needs to know.
 #[derive(Clone)]
 pub struct Options {
@@ -70,6 +74,9 @@ pub struct Options {
     pub persist: Option<PersistPoints>,
     /// How often an agent gives a sign of life, in milliseconds; 0 for not at all.
     pub heartbeat_ms: u64,
+    /// How long the claims of a run that failed are kept, so that another run can go on with them, in
+    /// milliseconds; they go when their agent next begins a session.
+    pub keep_claims_ms: i64,
     /// The largest proposal that the log takes, in bytes.
     pub max_proposal_bytes: usize,
 }
@@ -106,6 +113,8 @@ pub enum Request {
         /// Any bytes.
         payload: Vec<u8>,
     },
+    /// Take an id for a new node.
+    NewNode,
     /// Wait until this member has applied all that was committed when this was asked.
     Read,
 }
@@ -389,6 +398,16 @@ impl Coordinator {
         self.duties.explain(self.replica.engine(), run)
     }
 
+    /// How many attempts wait for an agent, as the leader knows.
+    pub fn waiting(&self) -> usize {
+        self.duties.waiting()
+    }
+
+    /// Makes a snapshot of what is applied.
+    pub fn make_snapshot(&mut self) -> Result<Descriptor> {
+        self.replica.make_snapshot(&*self.disk, &self.dir.join("snapshots"))
+    }
+
     /// Whether this member does the leader's duties.
     pub fn is_leading(&self) -> bool {
         self.leading.is_some()
@@ -451,7 +470,7 @@ impl Coordinator {
             }
             Input::Refused(id) => self.refused(id),
             Input::Request { token, request, deadline } => self.request(token, request, deadline),
-            Input::Attach { session, hello } => self.attach(session, hello),
+            Input::Attach { session, hello } => self.attach(session, hello)?,
             Input::Said { session, message } => self.said(session, message),
             Input::Detached(session) => self.duties.detach(session),
             Input::Offered { from, descriptor } => self.offered(from, &descriptor)?,
@@ -460,7 +479,7 @@ impl Coordinator {
             Input::FetchCancelled => self.fetch = None,
             Input::Install => self.install()?,
             Input::SnapshotWanted => {
-                let made = self.replica.make_snapshot(&*self.disk, &self.dir.join("snapshots"))?;
+                let made = self.make_snapshot()?;
                 self.out.push(Output::Persisted(self.replica.persisted()));
                 self.out.push(Output::SnapshotMade(made));
             }
@@ -512,7 +531,8 @@ impl Coordinator {
         }
         for retired in effects.retired {
             let mut messages = Vec::new();
-            self.duties.retire(retired.run, &retired.agents, &mut messages);
+            let keep = retired.keep_claims && !self.options.any_agent;
+            self.duties.retire(retired.run, &retired.agents, keep, &mut messages);
             if self.leading.is_some() {
                 self.tell(messages);
             }
@@ -677,6 +697,7 @@ impl Coordinator {
                 Command::Cancel { time, run, mode, message, now }
             }
             Request::Release { run } => Command::Release { time, run },
+            Request::NewNode => Command::NewNode { time },
             Request::Probe { payload } => Command::Probe { time, payload },
             Request::Read => {
                 let again = time.plus_millis(READ_AGAIN_MS);
@@ -695,10 +716,10 @@ impl Coordinator {
         self.out.push(Output::Propose { id, proposal });
     }
 
-    fn attach(&mut self, session: SessionId, hello: Hello) {
+    fn attach(&mut self, session: SessionId, hello: Hello) -> Result<()> {
         if self.leading.is_none() {
             self.out.push(Output::Close(session, CloseReason::NotLeader));
-            return;
+            return Ok(());
         }
         let known = self.replica.meta().agents.get(&hello.name);
         let known = known.filter(|known| known.incarnation == hello.incarnation);
@@ -717,15 +738,26 @@ impl Coordinator {
         }
         self.tell_one(session, coordinator_message::Message::Welcome(welcome));
         for run in &hello.runs {
-            let over = run.parse::<RunId>().is_ok_and(|run| !self.replica.engine().contains(run));
-            if over {
-                let end = EndRun { run_id: run.clone(), ..EndRun::default() };
+            let Ok(id) = run.parse::<RunId>() else { continue };
+            if !self.replica.engine().contains(id) {
+                let keep_claims = self.keeps_claims(id)?;
+                let end = EndRun { run_id: run.clone(), keep_claims };
                 self.tell_one(session, coordinator_message::Message::EndRun(end));
             }
         }
         if let Some(before) = self.duties.attach(session, hello, self.replica.engine()) {
             self.out.push(Output::Close(before, CloseReason::Superseded));
         }
+        Ok(())
+    }
+
+    /// Whether a run that is over may still be gone on with.
+    fn keeps_claims(&self, run: RunId) -> Result<bool> {
+        let Some(record) = self.replica.index().get(run)? else { return Ok(false) };
+        let ended = record.summary.ended.unwrap_or_default();
+        let succeeded = record.summary.status == RunStatus::Succeeded;
+        let late = ended.plus_millis(self.options.keep_claims_ms) < self.now;
+        Ok(!succeeded && !late && !record.homes.is_empty())
     }
 
     /// A new life of an agent knows nothing of attempts that its former life was running.

@@ -138,6 +138,7 @@ impl Duties {
         &mut self,
         run: RunId,
         agents: &BTreeSet<String>,
+        keep_claims: bool,
         out: &mut Vec<(SessionId, CoordinatorMessage)>,
     ) {
         self.kept.remove(&run);
@@ -150,7 +151,7 @@ impl Duties {
             session.started.retain(|attempt| attempt.run != run);
             session.stopped.retain(|attempt| attempt.run != run);
             if agents.contains(name) {
-                let end = EndRun { run_id: run.to_string(), ..EndRun::default() };
+                let end = EndRun { run_id: run.to_string(), keep_claims };
                 out.push((session.id, message(Message::EndRun(end))));
             }
         }
@@ -260,6 +261,11 @@ impl Duties {
             config_maps_json: selected.config_maps_json,
             secrets_json: selected.secrets_json,
             mask: kept.materials.values_to_mask(),
+            claims_of: engine
+                .claims_of(attempt)
+                .into_iter()
+                .map(|(claim, run)| (claim, run.to_string()))
+                .collect(),
             ..TaskInvocation::default()
         })
     }
@@ -270,9 +276,6 @@ impl Duties {
             return Vec::new();
         }
         let mut used: BTreeMap<&str, u32> = BTreeMap::new();
-        for (_, agent) in engine.placed() {
-            *used.entry(agent).or_default() += 1;
-        }
         for agent in self.placing.values() {
             *used.entry(agent).or_default() += 1;
         }
@@ -282,7 +285,8 @@ impl Duties {
             .values()
             .map(|session| {
                 let hello = &session.hello;
-                let used = used.get(hello.name.as_str()).copied().unwrap_or(0);
+                let placing = used.get(hello.name.as_str()).copied().unwrap_or(0);
+                let used = placing + engine.used().get(&hello.name).copied().unwrap_or(0);
                 free += hello.slots.saturating_sub(used) as usize;
                 plan::Agent {
                     name: hello.name.clone(),
@@ -315,6 +319,11 @@ impl Duties {
         placements
     }
 
+    /// How many attempts wait for an agent.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.values().map(Vec::len).sum()
+    }
+
     /// A proposed placement was not taken.
     pub(crate) fn not_placed(&mut self, attempt: &AttemptId) {
         self.placing.remove(attempt);
@@ -324,15 +333,11 @@ impl Duties {
     /// Why the attempts of a run wait for an agent, as of now.
     pub(crate) fn explain(&self, engine: &Engine, run: RunId) -> Vec<plan::Explanation> {
         let Some(waiting) = self.waiting.get(&run) else { return Vec::new() };
-        let mut used: BTreeMap<&str, u32> = BTreeMap::new();
-        for (_, agent) in engine.placed() {
-            *used.entry(agent).or_default() += 1;
-        }
         let agent = |hello: &Hello| plan::Agent {
             name: hello.name.clone(),
             labels: hello.labels.clone().into_iter().collect(),
             slots: hello.slots,
-            used: used.get(hello.name.as_str()).copied().unwrap_or(0),
+            used: engine.used().get(&hello.name).copied().unwrap_or(0),
             ..plan::Agent::default()
         };
         let agents = self.agents().map(agent).collect();

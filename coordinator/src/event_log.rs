@@ -280,6 +280,17 @@ impl EventLogReader {
         *self.visible.borrow()
     }
 
+    /// The last record that may be read, as it grows.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.visible.clone()
+    }
+
+    /// `seq` of the first event that is still there.
+    pub fn first_seq(&self) -> Option<u64> {
+        let first = self.first_seq_from(self.first_index(), self.visible() + 1);
+        first.ok().flatten().map(|(_, seq)| seq)
+    }
+
     /// The first record that is still there.
     pub fn first_index(&self) -> u64 {
         self.journal.first_index()

@@ -10,6 +10,7 @@ use tenon_reporter::history::Summary;
 use tenon_tekton::Object;
 use tenon_tekton::yaml_out::to_yaml;
 
+use crate::error::{Error, Result};
 use crate::masking;
 
 /// The summary of a run that is about to start.
@@ -46,6 +47,46 @@ pub(crate) fn shown(objects: Vec<Object>) -> Vec<Object> {
         other => other,
     };
     objects.into_iter().map(show).collect()
+}
+
+/// The objects of a finished run as they are stored: JSON, one a line, placeholders of secret values
+/// not yet shown.
+pub(crate) fn objects_to_json(objects: &[Object]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for object in objects {
+        let json = match object {
+            Object::PipelineRun(object) => serde_json::to_vec(object),
+            Object::TaskRun(object) => serde_json::to_vec(object),
+            Object::CustomRun(object) => serde_json::to_vec(object),
+            _ => continue,
+        };
+        lines.extend_from_slice(
+            &json.expect("a Kubernetes object has only string keys, so it is always valid JSON"),
+        );
+        lines.push(b'\n');
+    }
+    lines
+}
+
+/// Out of [`objects_to_json`].
+pub(crate) fn objects_from_json(lines: &[u8]) -> Result<Vec<Object>> {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        kind: String,
+    }
+    let damaged = |error: serde_json::Error| Error::Record(error.to_string());
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let kind: Kind = serde_json::from_slice(line).map_err(damaged)?;
+            match kind.kind.as_str() {
+                "PipelineRun" => serde_json::from_slice(line).map(Object::PipelineRun),
+                "TaskRun" => serde_json::from_slice(line).map(Object::TaskRun),
+                _ => serde_json::from_slice(line).map(Object::CustomRun),
+            }
+            .map_err(damaged)
+        })
+        .collect()
 }
 
 /// Objects as a stream of YAML documents, in the given order.

@@ -23,6 +23,7 @@ mod recovery;
 pub mod replica;
 pub mod seal;
 pub mod server;
+mod show;
 mod waiting;
 mod wire;
 

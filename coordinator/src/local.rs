@@ -20,7 +20,7 @@ use tenon_store::MemoryStore;
 use tenon_tekton::Object;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::coordinator::{Answer, Coordinator, Options, Request};
+use crate::coordinator::{Answer, Coordinator, KEEP_CLAIMS_MS, Options, Request};
 use crate::error::{Error, Result};
 use crate::local_dir::LocalDir;
 use crate::materials::Materials;
@@ -127,6 +127,7 @@ impl Local {
                 key: Some(SealKey::random()?),
                 persist: None,
                 heartbeat_ms: 0,
+                keep_claims_ms: KEEP_CLAIMS_MS,
                 max_proposal_bytes: ENTRY_BYTES,
             },
             disk::real(),
@@ -166,6 +167,7 @@ impl Local {
                     Box::new(move |retired| tell_end(&waiting, &end, retired))
                 },
                 metrics: Arc::new(Metrics::new()),
+                standing: Arc::default(),
             },
         )?;
         tokio::spawn(session(users.clone(), link));

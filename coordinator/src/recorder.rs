@@ -57,10 +57,14 @@ impl Recorder {
         outcome: &RunOutcome,
         objects: &[Object],
     ) -> Result<u64> {
-        let yaml = history::objects_to_yaml(objects);
         match self {
-            Recorder::Log(log) => log.append_document(DocumentKind::Objects, run, yaml.as_bytes()),
-            Recorder::Directories(runs) => runs.finish(run, outcome, &yaml).map(|()| 0),
+            Recorder::Log(log) => {
+                log.append_document(DocumentKind::Objects, run, &history::objects_to_json(objects))
+            }
+            Recorder::Directories(runs) => {
+                let yaml = history::objects_to_yaml(&history::shown(objects.to_vec()));
+                runs.finish(run, outcome, &yaml).map(|()| 0)
+            }
         }
     }
 

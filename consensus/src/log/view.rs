@@ -194,6 +194,28 @@ impl LogView {
         self.lock().last()
     }
 
+    /// The data of all entries after a place that somebody proposed, committed or not: for the rescue of a group that has lost
+    /// its majority for good.
+    ///
+    /// # Errors
+    /// [`Error::Log`](crate::Error) if they cannot be read.
+    pub fn proposed_after(
+        &self,
+        index: u64,
+    ) -> Result<Vec<(Position, bytes::Bytes)>, crate::Error> {
+        use raft::Storage as _;
+        let first = (index + 1).max(self.first());
+        let last = self.last();
+        if first > last {
+            return Ok(Vec::new());
+        }
+        let entries = self.entries(first, last + 1, None, raft::GetEntriesContext::empty(false));
+        let entries = entries.map_err(|error| crate::Error::Invalid(error.to_string()))?;
+        let proposed =
+            entries.into_iter().filter(|it| it.entry_type == raft::eraftpb::EntryType::EntryNormal);
+        Ok(proposed.map(|it| (Position { index: it.index, term: it.term }, it.data)).collect())
+    }
+
     /// The place of an entry, if the log holds it (or begins after it).
     pub fn position(&self, index: u64) -> Option<Position> {
         self.lock().term(index).map(|term| Position { index, term })

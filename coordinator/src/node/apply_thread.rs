@@ -13,16 +13,20 @@ use tenon_proto::raft::v1::{Chunk, FetchRequest};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::raft_thread::RaftInput;
+use super::standing::{Standing, StateView};
 use crate::coordinator::{Answer, CloseReason, Committed, Coordinator, Input, Output, Request};
 use crate::duties::SessionId;
 use crate::entry::RequestId;
 use crate::error::{Error, Result};
+use crate::replica::snapshot::Descriptor;
 use crate::replica::{Member, Retired};
 use crate::server::Metrics;
 use crate::waiting::Token;
 
 /// At most so many inputs are taken together.
 const BATCH: usize = 1024;
+/// How old the standing that is shown may be.
+const SHOW: Duration = Duration::from_millis(50);
 /// So many proposals may be under way before agents and clients have to wait.
 const UNDER_WAY: usize = 16 << 10;
 
@@ -75,6 +79,8 @@ pub enum FromUser {
     Said(SessionId, AgentMessage),
     /// It has hung up.
     Detached(SessionId),
+    /// Make a snapshot, for a backup.
+    Snapshot(oneshot::Sender<Descriptor>),
     /// A look at the state.
     Look(Box<dyn FnOnce(&Coordinator) + Send>),
     /// End.
@@ -103,6 +109,7 @@ pub(super) struct Links {
     pub progress: Box<dyn Fn(Progress) + Send>,
     pub retired: Box<dyn FnMut(Retired) + Send>,
     pub metrics: Arc<Metrics>,
+    pub standing: Arc<Standing>,
 }
 
 /// The thread's state.
@@ -112,6 +119,10 @@ pub(super) struct ApplyThread {
     answers: HashMap<Token, oneshot::Sender<Answer>>,
     sessions: HashMap<SessionId, ToAgent>,
     next: u64,
+    snapshots: Vec<oneshot::Sender<Descriptor>>,
+    shown: Instant,
+    /// Something was done since the standing was shown.
+    behind: bool,
     stopping: bool,
 }
 
@@ -123,6 +134,9 @@ impl ApplyThread {
             answers: HashMap::new(),
             sessions: HashMap::new(),
             next: 0,
+            snapshots: Vec::new(),
+            shown: Instant::now(),
+            behind: true,
             stopping: false,
         }
     }
@@ -172,6 +186,8 @@ impl ApplyThread {
                     None => self.stopping = true,
                 },
                 () = timer => inputs.push(Input::Wake),
+                // What was done lately is shown when there is time for it.
+                () = tokio::time::sleep(SHOW), if self.behind => self.show(),
             }
             while inputs.len() < BATCH && !self.stopping {
                 if let Ok(message) = log.try_recv() {
@@ -189,12 +205,27 @@ impl ApplyThread {
 
     fn step(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<()> {
         let began = Instant::now();
+        self.behind = true;
         let outputs = self.coordinator.handle(now(), inputs)?;
         self.links.metrics.apply.observe(began.elapsed().as_secs_f64());
         for output in outputs {
             self.put(output);
         }
+        for made in std::mem::take(&mut self.snapshots) {
+            let descriptor = self.coordinator.make_snapshot()?;
+            // Whoever wanted it may have gone.
+            let _ = made.send(descriptor);
+        }
+        if self.shown.elapsed() > SHOW {
+            self.show();
+        }
         Ok(())
+    }
+
+    fn show(&mut self) {
+        self.shown = Instant::now();
+        self.behind = false;
+        self.links.standing.set_state(StateView::of(&self.coordinator));
     }
 
     fn take_user(&mut self, message: FromUser, inputs: &mut Vec<Input>) {
@@ -215,6 +246,7 @@ impl ApplyThread {
                 self.sessions.remove(&session);
                 inputs.push(Input::Detached(session));
             }
+            FromUser::Snapshot(made) => self.snapshots.push(made),
             FromUser::Look(look) => look(&self.coordinator),
             FromUser::Stop => self.stopping = true,
         }

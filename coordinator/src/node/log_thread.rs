@@ -1,17 +1,21 @@
 //! The thread that writes the Raft log: as many writes as have come, then one sync for all of them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tenon_consensus::{Compaction, LogWriter, Write};
 
 use super::raft_thread::RaftInput;
+use super::standing::Standing;
 use crate::error::Result;
 use crate::server::Metrics;
 
 /// At most so many writes share a sync.
 const WRITES: usize = 256;
+/// Between looks at the size of the log.
+const MEASURE: Duration = Duration::from_secs(1);
 
 /// What the log is to do.
 pub enum LogInput {
@@ -29,6 +33,8 @@ pub struct LogThread {
     log: LogWriter,
     raft: Sender<RaftInput>,
     metrics: Arc<Metrics>,
+    standing: Arc<Standing>,
+    measured: Option<Instant>,
     /// The last write that is not synced.
     last: Option<u64>,
     compactions: Vec<Compaction>,
@@ -36,8 +42,21 @@ pub struct LogThread {
 
 impl LogThread {
     /// Nothing has happened yet.
-    pub fn new(log: LogWriter, raft: Sender<RaftInput>, metrics: Arc<Metrics>) -> LogThread {
-        LogThread { log, raft, metrics, last: None, compactions: Vec::new() }
+    pub fn new(
+        log: LogWriter,
+        raft: Sender<RaftInput>,
+        metrics: Arc<Metrics>,
+        standing: Arc<Standing>,
+    ) -> LogThread {
+        LogThread {
+            log,
+            raft,
+            metrics,
+            standing,
+            measured: None,
+            last: None,
+            compactions: Vec::new(),
+        }
     }
 
     /// Works until it is told to stop. An error of the disk ends the node: it must not acknowledge
@@ -83,6 +102,10 @@ impl LogThread {
         }
         for compaction in self.compactions.drain(..) {
             self.log.compact(&compaction)?;
+        }
+        if self.measured.is_none_or(|measured| measured.elapsed() > MEASURE) {
+            self.measured = Some(Instant::now());
+            self.standing.log_bytes.store(self.log.disk_bytes(), Ordering::Relaxed);
         }
         Ok(())
     }

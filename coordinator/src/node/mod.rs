@@ -12,11 +12,15 @@
 //! | `snapshots/`, `incoming/` | the newest snapshot made here; one on its way here |
 
 pub mod apply_thread;
+pub mod backup;
+mod control;
 pub mod identity;
 pub mod log_thread;
 mod membership;
 pub mod raft_thread;
+mod rescue;
 pub(crate) mod running;
+pub mod standing;
 mod transport;
 
 use std::collections::BTreeMap;
@@ -32,7 +36,9 @@ use tenon_proto::raft::v1::Header;
 use tenon_store::SledStore;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::coordinator::{Answer, Coordinator, Options, PersistPoints, Request, RequestError};
+use crate::coordinator::{
+    Answer, Coordinator, KEEP_CLAIMS_MS, Options, PersistPoints, Request, RequestError,
+};
 use crate::duties::SessionId;
 use crate::entry;
 use crate::error::{Error, Result};
@@ -46,8 +52,7 @@ use apply_thread::{FromLog, FromUser, SessionMessage};
 use identity::Identity;
 use raft_thread::RaftInput;
 use running::{Inboxes, Running, World};
-
-pub use membership::MembershipError;
+use standing::Standing;
 
 /// The largest proposal, in bytes: a submission with everything that it refers to.
 const PROPOSAL_BYTES: usize = 4 << 20;
@@ -125,6 +130,8 @@ pub struct MemberNode {
     pub members: watch::Receiver<BTreeMap<u64, Member>>,
     /// Becomes true when the node cannot go on.
     pub ended: watch::Receiver<bool>,
+    /// How it stands.
+    pub standing: Arc<Standing>,
     raft: std::sync::mpsc::Sender<RaftInput>,
     users: mpsc::Sender<FromUser>,
 }
@@ -172,7 +179,10 @@ impl Shared {
 
     fn stop(&self) -> Result<()> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        running.map_or(Ok(()), Running::stop)
+        let stopped = running.map_or(Ok(()), Running::stop);
+        // What is stored is let go of, so that another node of this process may open it.
+        *self.member.write().unwrap_or_else(PoisonError::into_inner) = None;
+        stopped
     }
 
     /// Opens everything that is stored and starts the threads.
@@ -191,14 +201,16 @@ impl Shared {
         let meta = replica.meta();
         let conf_state = ConfState::from(meta.configuration.clone());
         let log_dir = dir.join("log");
-        let (mut log, view, recovered) = LogWriter::open(&log_dir, log_options(disk.clone()))?;
+        let (mut log, view, _) = LogWriter::open(&log_dir, log_options(disk.clone()))?;
         let position = tenon_consensus::Position { index: meta.applied, term: meta.term };
         log.repair(position)?;
         let mut raft = tenon_consensus::Options::new(identity.node);
         raft.election_ticks = options.election_ticks.clone();
         raft.seed = fresh_number();
-        let core = Core::new(raft, view, meta.applied, conf_state)?;
-        let _ = recovered;
+        let mut core = Core::new(raft, view, meta.applied, conf_state)?;
+        for peer in identity.peers.keys() {
+            core.vouch_for(*peer);
+        }
 
         let mut members = identity.peers.clone();
         members.extend(meta.members.clone());
@@ -219,6 +231,7 @@ impl Shared {
                 key: options.key.clone(),
                 persist: Some(PersistPoints::default()),
                 heartbeat_ms: options.heartbeat_ms,
+                keep_claims_ms: KEEP_CLAIMS_MS,
                 max_proposal_bytes: PROPOSAL_BYTES,
             },
             disk,
@@ -259,6 +272,7 @@ impl Shared {
                 });
             })
         };
+        let standing = Arc::<Standing>::default();
         let users = inboxes.users.clone();
         let raft = inboxes.raft.clone();
         let running = Running::start(
@@ -274,6 +288,7 @@ impl Shared {
                 progress: Box::new(|_| {}),
                 retired: Box::new(|_| {}),
                 metrics: self.metrics.clone(),
+                standing: standing.clone(),
             },
         )?;
         let member = MemberNode {
@@ -283,6 +298,7 @@ impl Shared {
             snapshots,
             members: members_receiver,
             ended: running.ended.clone(),
+            standing,
             raft,
             users,
         };
@@ -370,6 +386,20 @@ impl Handle {
         seen.await.ok()
     }
 
+    /// Likewise, from a thread that may block.
+    pub fn look_blocking<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Coordinator) -> T + Send + 'static,
+    ) -> Option<T> {
+        let member = self.member()?;
+        let (reply, seen) = oneshot::channel();
+        let look = FromUser::Look(Box::new(move |coordinator| {
+            let _ = reply.send(look(coordinator));
+        }));
+        member.users.blocking_send(look).ok()?;
+        seen.blocking_recv().ok()
+    }
+
     /// How Raft stands.
     pub async fn raft_status(&self) -> Option<Status> {
         let member = self.member()?;
@@ -403,14 +433,6 @@ impl Handle {
     pub async fn detach(&self, session: SessionId) {
         if let Some(member) = self.member() {
             let _ = member.users.send(FromUser::Detached(session)).await;
-        }
-    }
-
-    /// Takes Raft messages of another member, in order.
-    pub fn receive(&self, from: u64, messages: Vec<Vec<u8>>) {
-        if let Some(member) = self.member() {
-            // The node is ending if nobody takes them.
-            let _ = member.raft.send(RaftInput::Messages(from, messages));
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::apply_thread::FromLog;
 use super::log_thread::LogInput;
+use super::standing::Standing;
 use crate::coordinator;
 use crate::entry::{self, RequestId};
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ const INPUTS: usize = 4096;
 /// What may reach the core.
 pub enum RaftInput {
     /// Messages of other members, as they came.
-    Messages(NodeId, Vec<Vec<u8>>),
+    Messages(NodeId, Vec<bytes::Bytes>),
     /// A proposal for the log.
     Propose(RequestId, Vec<u8>),
     /// A read that a quorum has to confirm.
@@ -54,6 +55,8 @@ pub enum RaftInput {
     FetchFailed,
     /// Its state is installed.
     Installed,
+    /// A member fetches a part of a snapshot.
+    SnapshotProgress(NodeId),
     /// How sending a snapshot's offer went.
     SnapshotReport(NodeId, bool),
     /// A member could not be reached.
@@ -74,6 +77,8 @@ pub struct Links {
     pub send: Box<dyn Fn(Outgoing) + Send>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// How it stands.
+    pub standing: Arc<Standing>,
 }
 
 /// The thread's state. The simulator calls [`RaftThread::step`] from its schedule.
@@ -117,6 +122,7 @@ impl RaftThread {
             if ticks {
                 // A thread that was held up does not catch up: time lost is no one's silence.
                 next_tick = now + tick;
+                self.links.standing.set_raft(self.core.status());
             }
             self.step(first.into_iter().chain(inbox.try_iter().take(INPUTS)), ticks)?;
         }
@@ -197,6 +203,7 @@ impl RaftThread {
                     self.core.installed(&meta);
                 }
             }
+            RaftInput::SnapshotProgress(to) => self.core.snapshot_progress(to),
             RaftInput::SnapshotReport(to, sent) => self.core.report_snapshot(to, sent),
             RaftInput::Unreachable(to) => self.core.report_unreachable(to),
             RaftInput::Status(reply) => {
@@ -240,6 +247,7 @@ impl RaftThread {
                 self.to_log(LogInput::Write(write))?;
             }
             if let Some(leadership) = ready.leadership {
+                self.links.standing.set_raft(self.core.status());
                 if leadership.role == Role::Candidate {
                     self.links.metrics.elections.inc();
                 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::apply_thread::{self, ApplyThread, FromLog, FromUser};
 use super::log_thread::LogThread;
 use super::raft_thread::{self, RaftInput, RaftThread};
+use super::standing::Standing;
 use crate::coordinator::Coordinator;
 use crate::error::{Error, Result};
 use crate::replica::{Member, Retired};
@@ -29,6 +30,7 @@ pub(crate) struct World {
     pub progress: Box<dyn Fn(Progress) + Send>,
     pub retired: Box<dyn FnMut(Retired) + Send>,
     pub metrics: Arc<Metrics>,
+    pub standing: Arc<Standing>,
 }
 
 /// The ways into the threads; made before them, because they know each other.
@@ -79,6 +81,7 @@ impl Running {
                 apply: from_log,
                 send: world.send,
                 metrics: world.metrics.clone(),
+                standing: world.standing.clone(),
             },
         );
         let apply_thread = ApplyThread::new(
@@ -90,16 +93,17 @@ impl Running {
                 progress: world.progress,
                 retired: world.retired,
                 metrics: world.metrics.clone(),
+                standing: world.standing.clone(),
             },
         );
-        let metrics = world.metrics;
+        let (metrics, standing) = (world.metrics, world.standing);
         let to_raft = raft.clone();
         let threads = vec![
             spawn("apply", ended.clone(), raft.clone(), move || {
                 apply_thread.run(from_log_inbox, users_inbox)
             })?,
             spawn("raft-log", ended.clone(), raft.clone(), move || {
-                LogThread::new(log, to_raft, metrics).run(&log_inbox)
+                LogThread::new(log, to_raft, metrics, standing).run(&log_inbox)
             })?,
             spawn("raft", ended, raft.clone(), move || raft_thread.run(tick, &raft_inbox))?,
         ];

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use tenon_engine::event::Status;
 use tenon_engine::work::Work;
 use tenon_engine::{AttemptId, Engine, Event, Kind, Report, RunId, RunOutcome, Submission, Time};
 use tenon_journal::bugs;
@@ -55,8 +56,12 @@ pub enum Reply {
         /// Log index of the command.
         index: u64,
     },
-    /// There is no such run that goes on.
+    /// There is no such run.
     NoSuchRun(RunId),
+    /// The run is over: there was nothing to do.
+    Over(RunId),
+    /// The id of a new node.
+    NewNode(u64),
 }
 
 /// A run that is over and has left the engine.
@@ -70,6 +75,8 @@ pub struct Retired {
     pub objects: Vec<Object>,
     /// The agents that still hold something of it.
     pub agents: BTreeSet<String>,
+    /// Whether its claims are worth keeping: another run may go on with them.
+    pub keep_claims: bool,
 }
 
 /// What applying led to, besides the state.
@@ -177,6 +184,22 @@ impl Replica {
         self.persist()
     }
 
+    /// Makes the state that of a new cluster with one member: after a restore or a rescue.
+    pub fn found_anew(
+        &mut self,
+        cluster: &str,
+        node: u64,
+        member: Member,
+        configuration: Configuration,
+    ) -> Result<()> {
+        self.meta.cluster = cluster.to_owned();
+        self.meta.configuration = configuration;
+        self.meta.members = BTreeMap::from([(node, member)]);
+        self.meta.next_node = node + 1;
+        self.persisted = 0;
+        self.persist()
+    }
+
     /// The state besides the runs.
     pub fn meta(&self) -> &Meta {
         &self.meta
@@ -281,11 +304,6 @@ impl Replica {
             }
             Command::Place { attempt, agent, .. } => {
                 let run = attempt.run;
-                if let Some(recent) = self.index.recent().get_mut(&run)
-                    && !recent.record.agents.contains(&agent)
-                {
-                    recent.record.agents.insert(agent.clone());
-                }
                 self.engine_command(
                     index,
                     tenon_engine::Command::Place { time, attempt, agent },
@@ -361,9 +379,19 @@ impl Replica {
                 return Ok(Reply::Done { index });
             }
             Command::Probe { .. } => return Ok(Reply::Done { index }),
+            Command::NewNode { .. } => {
+                let id = self.meta.next_node;
+                self.meta.next_node += 1;
+                return Ok(Reply::NewNode(id));
+            }
         };
-        let known = effects.changed.contains(&run) || self.index.get(run)?.is_some();
-        Ok(if known { Reply::Done { index } } else { Reply::NoSuchRun(run) })
+        Ok(if self.engine.contains(run) || effects.changed.contains(&run) {
+            Reply::Done { index }
+        } else if self.index.get(run)?.is_some() {
+            Reply::Over(run)
+        } else {
+            Reply::NoSuchRun(run)
+        })
     }
 
     fn submit(
@@ -397,7 +425,8 @@ impl Replica {
             objects: None,
             rerun_of: submission.rerun.as_ref().map(|rerun| rerun.of),
             labels: history::labels_of(&submission),
-            agents: BTreeSet::new(),
+            homes: BTreeMap::new(),
+            last_seq: 0,
             summary,
         };
         let materials = materials.into();
@@ -478,6 +507,7 @@ impl Replica {
             if let Some(recent) = self.index.recent().get_mut(&run) {
                 recent.record.summary.observe(&event);
                 recent.record.changed = index;
+                recent.record.last_seq = last_seq(&event);
                 recent.ranges.push(at);
             }
         }
@@ -487,14 +517,21 @@ impl Replica {
 
     /// A run is over: it leaves the engine, and its objects go into the history.
     fn retire(&mut self, run: RunId, outcome: RunOutcome, effects: &mut Effects) -> Result<()> {
-        let objects = history::shown(self.engine.objects(run));
+        let objects = self.engine.objects(run);
+        let homes: BTreeMap<String, String> = self
+            .engine
+            .claim_homes(run)
+            .map(|(claim, agent)| (claim.to_owned(), agent.to_owned()))
+            .collect();
         let agents = self.engine.pending_work_of(run).into_iter().find_map(|work| match work {
             Work::EndRun { agents, .. } => Some(agents),
             _ => None,
         });
+        let keep_claims = outcome.status != Status::Succeeded && !homes.is_empty();
         let at = self.recorder.finish(run, &outcome, &objects)?;
         if let Some(recent) = self.index.recent().get_mut(&run) {
             recent.record.objects = Some(at);
+            recent.record.homes = homes;
             if outcome.rejected {
                 recent.record.summary.exit_code = Some(4);
             }
@@ -502,7 +539,8 @@ impl Replica {
         }
         self.engine.remove(run);
         let agents = agents.unwrap_or_default();
-        effects.retired.push(Retired { run, outcome, objects, agents });
+        let objects = history::shown(objects);
+        effects.retired.push(Retired { run, outcome, objects, agents, keep_claims });
         Ok(())
     }
 
@@ -559,6 +597,11 @@ impl Replica {
         self.persisted = self.meta.applied;
         Ok(())
     }
+}
+
+/// `seq` of the last line of an event.
+fn last_seq(event: &Event) -> u64 {
+    event.seq + event.output.as_ref().map_or(0, |output| u64::from(output.lines.max(1)) - 1)
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! What is known of a run without its events, and where it is kept.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use tenon_engine::RunId;
 use tenon_reporter::history::Summary;
@@ -21,11 +23,14 @@ pub struct RunRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<RunId>,
     /// Labels of the run object.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub labels: std::collections::BTreeMap<String, String>,
-    /// The agents that ran something of it.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeSet::is_empty")]
-    pub agents: std::collections::BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Where its claims live, once it is over: claim to agent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub homes: BTreeMap<String, String>,
+    /// `seq` of its last event.
+    #[serde(default)]
+    pub last_seq: u64,
 }
 
 /// A submission's idempotency key, as it is remembered.

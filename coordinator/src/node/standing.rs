@@ -1,0 +1,96 @@
+//! How a node stands, for whoever must not wait to know: written by its threads now and then.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+
+use tenon_consensus::Status;
+
+use crate::coordinator::Coordinator;
+
+/// What the threads say of themselves.
+#[derive(Default)]
+pub struct Standing {
+    raft: Mutex<Status>,
+    state: Mutex<StateView>,
+    /// Bytes of the Raft log on the disk.
+    pub log_bytes: AtomicU64,
+}
+
+/// What is behind the log, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct StateView {
+    /// Log index up to which everything is applied.
+    pub applied: u64,
+    /// `seq` of the newest event.
+    pub last_seq: u64,
+    /// Runs that go on.
+    pub active_runs: u64,
+    /// Proposals of this node that are not applied yet.
+    pub under_way: u64,
+    /// Agents in contact: on the leader only.
+    pub agents: Vec<AgentView>,
+    /// Tasks that have an agent.
+    pub placed: u64,
+    /// Tasks that wait for one: on the leader only.
+    pub waiting: u64,
+}
+
+/// An agent in contact.
+#[derive(Clone, Debug, Default)]
+pub struct AgentView {
+    /// Its name.
+    pub name: String,
+    /// How many attempts it runs at a time.
+    pub slots: u32,
+    /// How many it has now.
+    pub running: u32,
+    /// What it runs them on.
+    pub backends: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Standing {
+    /// How Raft stands.
+    pub fn raft(&self) -> Status {
+        self.raft.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is behind the log.
+    pub fn state(&self) -> StateView {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_raft(&self, status: Status) {
+        *self.raft.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    pub(super) fn set_state(&self, state: StateView) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
+
+impl StateView {
+    pub(super) fn of(coordinator: &Coordinator) -> StateView {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let replica = coordinator.replica();
+        let running = replica.engine().used();
+        let agents = coordinator.agents().map(|hello| AgentView {
+            name: hello.name.clone(),
+            slots: hello.slots,
+            running: running.get(&hello.name).copied().unwrap_or(0),
+            backends: hello.backends.clone(),
+            labels: hello.labels.clone().into_iter().collect(),
+        });
+        StateView {
+            applied: replica.meta().applied,
+            last_seq: replica.meta().next_seq - 1,
+            active_runs: count(replica.engine().runs().count()),
+            under_way: count(coordinator.under_way()),
+            agents: agents.collect(),
+            placed: running.values().map(|count| u64::from(*count)).sum(),
+            waiting: count(coordinator.waiting()),
+        }
+    }
+}
