@@ -11,7 +11,7 @@ use crate::disk::Appender;
 use crate::journal::{Active, Journal, Segment, Shared, Writer, lock, split_at_index};
 use crate::segment::{SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::source::{BLOCK, Frames, Next, encode_block};
-use crate::{Error, directory, frame};
+use crate::{Error, directory, frame, recover};
 
 /// A segment with nothing worth keeping is replaced by an empty one only if it is larger than this.
 const WORTH_REPLACING: u64 = 256 << 10;
@@ -76,27 +76,30 @@ impl Journal {
         }
     }
 
-    /// Drops everything; the next record gets the index `next_index`.
+    /// Drops everything, durably and as one step; the next record gets the index `next_index`. After a crash on the way, or
+    /// an error that stops the journal, it is the old records or none; after any other error nothing has happened.
     pub fn reset(&self, next_index: u64) -> Result<(), Error> {
         let shared = &self.shared;
         let _maintenance = shared.maintain();
         let mut writer = lock(&shared.writer);
-        let segments = {
-            let mut state = shared.usable_state()?;
-            state.pending.clear();
-            state.next = next_index.max(1);
-            state.file_next = state.next;
-            state.durable_next = state.next;
-            std::mem::take(&mut state.segments)
+        drop(shared.usable_state()?);
+        let fresh = Segment::new(SegmentFile::new(&shared.dir, next_index.max(1), false));
+        let announced = shared.announce_reset(&fresh.file)?;
+        let start_over = || {
+            recover::complete_reset(shared.disk(), &shared.dir, &announced)?;
+            Active::open(shared.disk(), &fresh.file)
         };
-        writer.active = None;
+        writer.active = Some(start_over().map_err(|error| shared.fail(error))?);
         writer.unsynced = false;
-        let mut start_over = || {
-            segments.iter().rev().try_for_each(|segment| shared.unlink(&segment.file))?;
-            shared.begin_segment(&mut writer, next_index.max(1))?;
-            shared.sync_files(&mut writer).map(drop)
-        };
-        start_over().map_err(|error| shared.fail(error))
+        writer.dirty_directory = false;
+        writer.torn = false;
+        let mut state = lock(&shared.state);
+        state.pending.clear();
+        state.next = fresh.file.first;
+        state.file_next = state.next;
+        state.durable_next = state.next;
+        state.segments = vec![fresh];
+        Ok(())
     }
 
     /// Compresses all sealed segments that are not compressed yet. Appending goes on meanwhile.
@@ -121,6 +124,24 @@ impl Drop for Maintenance<'_> {
 impl Shared {
     fn maintain(&self) -> Maintenance<'_> {
         Maintenance { shared: self, _lock: lock(&self.maintenance) }
+    }
+
+    /// Puts the first segment of a new beginning there, under a name that means that all others go.
+    fn announce_reset(&self, fresh: &SegmentFile) -> Result<SegmentFile, Error> {
+        let announced = fresh.announced();
+        let temporary = fresh.path.with_extension("tmp");
+        let announce = || {
+            let file = self.disk().create(&temporary);
+            let file = file.map_err(Error::io("create the file", &temporary))?;
+            let head = SegmentHead { salt: self.salt, first: fresh.first, sealed: false }.encode();
+            let written = file.write_all_at(&head, 0).and_then(|()| file.sync_data());
+            written.map_err(Error::io("write the file", &temporary))?;
+            let renamed = self.disk().rename(&temporary, &announced.path);
+            renamed.map_err(Error::io("rename the file", &temporary))
+        };
+        announce().inspect_err(|_| drop(self.disk().remove_file(&temporary)))?;
+        self.sync_directory()?;
+        Ok(announced)
     }
 
     /// Unlinks a segment, durably, in whatever forms it is there.

@@ -58,6 +58,7 @@ enum Mend {
 /// Reads the directory and mends its tail. The caller holds the lock.
 pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
     let disk = &*options.disk;
+    finish_reset(disk, dir)?;
     let mut files = segment::list(disk, dir)?;
     let mut start = Start {
         segments: Vec::new(),
@@ -155,6 +156,42 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
     start.salt = salt.unwrap_or(start.salt);
     carry_out(disk, dir, &mut start, mend)?;
     Ok(start)
+}
+
+/// A reset that was announced has happened: does the rest of it.
+fn finish_reset(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    let paths = disk.read_dir(dir).map_err(Error::io("read the directory", dir))?;
+    for announced in paths.iter().filter_map(|path| SegmentFile::parse_announced(path)) {
+        let handle = announced.open(disk)?;
+        if SegmentHead::read(&announced, &*handle)?.is_none() {
+            return Err(announced.damaged(0, "the file has no head"));
+        }
+        complete_reset(disk, dir, &announced)?;
+    }
+    Ok(())
+}
+
+/// Removes all segments and gives the announced one its name. The announcement goes last: until then, this can be repeated.
+pub(crate) fn complete_reset(
+    disk: &dyn Disk,
+    dir: &Path,
+    announced: &SegmentFile,
+) -> Result<(), Error> {
+    // It may be there and not be durable.
+    directory::sync(disk, dir)?;
+    for old in segment::list(disk, dir)? {
+        for sealed in [false, true] {
+            let form = SegmentFile::new(dir, old.first, sealed);
+            if disk.exists(&form.path) {
+                disk.remove_file(&form.path).map_err(Error::io("remove the file", &form.path))?;
+            }
+        }
+    }
+    directory::sync(disk, dir)?;
+    let fresh = SegmentFile::new(dir, announced.first, false);
+    let renamed = disk.rename(&announced.path, &fresh.path);
+    renamed.map_err(Error::io("rename the file", &announced.path))?;
+    directory::sync(disk, dir)
 }
 
 /// Everything was found good: now, and only now, change the directory.

@@ -1,7 +1,8 @@
 //! Segment files: their names and their 32-byte head.
 //!
 //! `<first index, 20 digits>.log` holds records one after the other; `.zst` is the same, sealed: blocks of whole records, each
-//! compressed. A name ending in `.tmp` is unfinished and never read. The salt is the same in all segments of a journal; it
+//! compressed. A name ending in `.tmp` is unfinished and never read; `.reset` is a segment that takes the place of all others.
+//! The salt is the same in all segments of a journal; it
 //! keeps bytes of other journals, which a payload may contain, from passing for records of this one.
 
 use std::path::{Path, PathBuf};
@@ -27,6 +28,18 @@ impl SegmentFile {
     pub fn new(dir: &Path, first: u64, sealed: bool) -> SegmentFile {
         let suffix = if sealed { "zst" } else { "log" };
         SegmentFile { first, sealed, path: dir.join(format!("{first:020}.{suffix}")) }
+    }
+
+    /// The same segment as the beginning of a journal that was reset, while the reset is not complete.
+    pub fn announced(&self) -> SegmentFile {
+        SegmentFile { path: self.path.with_extension("reset"), ..self.clone() }
+    }
+
+    /// The segment that a file announces, if it does that.
+    pub fn parse_announced(path: &Path) -> Option<SegmentFile> {
+        let (stem, suffix) = path.file_name()?.to_str()?.split_once('.')?;
+        let first = (stem.len() == 20 && suffix == "reset").then(|| stem.parse().ok())??;
+        Some(SegmentFile { first, sealed: false, path: path.to_owned() })
     }
 
     fn parse(path: &Path) -> Option<SegmentFile> {

@@ -23,7 +23,7 @@ struct Model {
     durable_next: u64,
     /// The first record is one of these.
     first: std::ops::RangeInclusive<u64>,
-    /// A reset to this index began and did not return: it may have happened in part.
+    /// A reset to this index failed: it may have happened or not.
     resetting: Option<u64>,
 }
 
@@ -44,9 +44,8 @@ impl Model {
         let (first, next) = (journal.first_index(), journal.last_index() + 1);
         let found: Vec<_> = journal.iter(first).map(Result::unwrap).collect();
         assert_eq!(found.len() as u64, next - first);
-        if let Some(to) = self.resetting.take().filter(|_| found.is_empty() || next == first) {
-            assert!(first == to || first == 1 || first >= *self.first.start(), "reset to {first}");
-            *self = Model::empty(first);
+        if let Some(to) = self.resetting.take().filter(|to| found.is_empty() && first == *to) {
+            *self = Model::empty(to);
             return;
         }
         if next == first && self.durable_next <= *self.first.end() {
@@ -213,11 +212,9 @@ impl World {
                     Some(()) => {
                         self.model = Model::empty(to);
                     }
-                    None if refused => {}
-                    None => {
-                        self.model.resetting = Some(to);
-                        self.model.durable_next = *self.model.first.start();
-                    }
+                    // Either it stopped the journal, or nothing has happened.
+                    None if self.failed && !refused => self.model.resetting = Some(to),
+                    None => {}
                 }
             }
             26 => {
