@@ -163,6 +163,7 @@ async fn converse(
     };
     tokio::select! {
         error = listens => Lost::After(error),
+        () = heard.closed() => Lost::After(broken(url, "the session has ended")),
         () = beats => Lost::After(broken(url, "the session has ended")),
     }
 }

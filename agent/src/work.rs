@@ -110,6 +110,12 @@ impl Work {
                 () = shutdown.cancelled(), if !self.stopping => {
                     self.stopping = true;
                     self.stop_all();
+                    // A new hello says that there is no room here any more: what ends now is not to
+                    // be placed here again. It can be made only if there may be another session.
+                    self.options.slots = 0;
+                    if !sessions.is_closed() {
+                        (inbox, outbox) = (None, None);
+                    }
                 }
                 heard = hear(&mut inbox) => match heard {
                     Some(message) => self.take(message),

@@ -36,8 +36,8 @@ pub struct CoordinatorArgs {
     #[arg(long)]
     pub bootstrap: bool,
 
-    /// The key that Secrets are stored under: the same file on every node. Made if it is not there
-    /// and the node is the first [default: secrets.key in --data-dir]
+    /// The key that Secrets are stored under, the same on every node; without one, runs with Secrets
+    /// are refused [default: secrets.key in --data-dir, which --bootstrap makes]
     #[arg(long, value_name = "FILE")]
     pub secrets_key: Option<PathBuf>,
 
