@@ -70,7 +70,6 @@ impl Options {
             pre_vote: true,
             read_only_option: raft::ReadOnlyOption::Safe,
             max_uncommitted_size: self.max_uncommitted_bytes as u64,
-            max_committed_size_per_ready: self.max_message_bytes as u64 * 4,
             ..raft::Config::default()
         };
         config.validate().map_err(|error| Error::Invalid(error.to_string()))?;

@@ -78,3 +78,21 @@ fn without_a_quorum_nothing_is_acknowledged_and_the_leader_gives_up() {
     assert_eq!(cluster.oracle.reads_done, 0);
     cluster.settle_and_check();
 }
+
+#[test]
+fn the_same_seed_gives_the_same_story() {
+    let story = |seed| {
+        let mut cluster = Cluster::new(seed, 5);
+        cluster.weather = Weather::STORM;
+        for _ in 0..2000 {
+            cluster.step();
+            let at = 1 + cluster.random.below(5);
+            if cluster.random.one_in(5) {
+                cluster.propose(at);
+            }
+        }
+        let ends: Vec<_> = cluster.machines.values().map(|machine| machine.describe()).collect();
+        (ends, cluster.network.sent())
+    };
+    with_seeds(5, |seed| assert_eq!(story(seed), story(seed)));
+}

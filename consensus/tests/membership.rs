@@ -169,3 +169,23 @@ fn members_come_and_go_in_a_storm() {
         cluster.settle_and_check();
     });
 }
+
+#[test]
+fn one_voter_with_learners_in_a_storm() {
+    // One vote is enough here, so nothing but this node's own disk stands between its election and its messages.
+    with_seeds(30, |seed| {
+        let mut cluster = Cluster::new(seed, 1);
+        for id in 2..=3 {
+            cluster.add_machine(id);
+            cluster.change_until(&[(ChangeKind::AddLearner, id)], |now| now.learners.contains(&id));
+        }
+        cluster.weather = Weather { crashes: 150, slow_disk: 20, ..Weather::STORM };
+        for _ in 0..2000 {
+            cluster.step();
+            if cluster.random.one_in(3) {
+                cluster.propose(1);
+            }
+        }
+        cluster.settle_and_check();
+    });
+}

@@ -218,6 +218,9 @@ impl Core {
     pub fn propose_change(&mut self, change: &MembershipChange) -> Result<(), Dropped> {
         self.check_leading()?;
         let raft = &self.raw.raft;
+        if !raft.apply_to_current_term() {
+            return Err(Dropped::NotReady);
+        }
         if raft.has_pending_conf() || self.conf_state.is_joint() {
             return Err(Dropped::ChangePending);
         }
@@ -301,8 +304,9 @@ impl Core {
 
     /// Stands for election now, if it can.
     pub fn campaign(&mut self) {
-        if self.may_campaign() {
-            // Raft-rs ignores it where it makes no sense.
+        // raft-rs would let a node without a group elect itself.
+        if self.may_campaign() && self.raw.raft.promotable() {
+            // It is ignored where it makes no sense.
             let _ = self.raw.campaign();
             self.settle();
         }

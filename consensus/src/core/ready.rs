@@ -25,11 +25,14 @@ impl Core {
         let mut out = Ready::default();
         self.move_snapshot(&mut out);
         loop {
+            // raft-rs reads what is committed; as long as it cannot be given out, a little at a time is enough.
+            let most = if self.may_give() { 4 * self.options.max_message_bytes as u64 } else { 0 };
+            self.raw.raft.set_max_committed_size_per_ready(most);
             if self.raw.has_ready() {
                 self.take(&mut out);
             }
             self.give_committed(&mut out);
-            if !self.raw.has_ready() || !out.is_empty() {
+            if !self.raw.has_ready() || !out.is_empty() || !self.may_give() {
                 break;
             }
         }

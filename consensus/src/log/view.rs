@@ -17,6 +17,8 @@ use crate::{Position, SnapshotMeta};
 
 /// What an entry costs in memory besides its data.
 const OVERHEAD: usize = 192;
+/// As much is read from the journal at once, in bytes.
+const READ: usize = 1 << 20;
 
 /// The log in memory, shared by the core and the log's writer. Clones are handles of the same log.
 #[derive(Clone)]
@@ -120,6 +122,19 @@ impl Inner {
         self.evict();
     }
 
+    /// Entries whose data is in memory.
+    fn recent(&self, low: u64, high: u64, max_bytes: u64) -> Vec<Entry> {
+        let from = self.recent.front().map_or(high, |entry| entry.index);
+        let newest = self.recent.range((low - from) as usize..(high - from) as usize);
+        let mut bytes = 0;
+        let fitting = newest.take_while(|entry| {
+            let first = bytes == 0;
+            bytes += size(entry);
+            first || bytes <= max_bytes
+        });
+        fitting.cloned().collect()
+    }
+
     /// Notes where an entry was written, unless another has taken its place meanwhile.
     pub fn written(&mut self, entry: &Entry, record: u64) {
         let Some(at) = entry.index.checked_sub(self.first()) else { return };
@@ -221,7 +236,7 @@ impl LogView {
         self.lock().term(index).map(|term| Position { index, term })
     }
 
-    /// The entries from `low` up to (not with) `high`, as many as fit into `max_bytes`, but at least one. May be fewer.
+    /// The entries from `low` up to (not with) `high`, as many as fit into `max_bytes`, but at least one.
     pub(crate) fn range(&self, low: u64, high: u64, max_bytes: u64) -> raft::Result<Vec<Entry>> {
         let inner = self.lock();
         if low < inner.first() {
@@ -233,30 +248,43 @@ impl LogView {
         if low >= high {
             return Ok(Vec::new());
         }
-        let from = inner.recent.front().map_or(high, |entry| entry.index);
-        if low < from {
-            let slots = inner.slots.range((low - inner.first()) as usize..);
-            let wanted: Vec<Slot> = slots.take((high.min(from) - low) as usize).copied().collect();
-            let journal = inner.journal.clone();
-            drop(inner);
-            return read_back(&journal, low, &wanted, max_bytes).map_err(|problem| {
-                self.lock().failure.get_or_insert(problem);
-                // Whoever asks finds nothing to do; the core reports the failure.
-                StorageError::LogTemporarilyUnavailable.into()
-            });
+        // Older data than this is in the journal only.
+        let recent = inner.recent.front().map_or(high, |entry| entry.index).min(high);
+        if low >= recent {
+            return Ok(inner.recent(low, high, max_bytes));
         }
-        let newest = inner.recent.range((low - from) as usize..(high - from) as usize);
-        let mut bytes = 0;
-        let fitting = newest.take_while(|entry| {
-            let first = bytes == 0;
-            bytes += raft::util::entry_approximate_size(entry) as u64;
-            first || bytes <= max_bytes
+        let slots = inner.slots.range((low - inner.first()) as usize..);
+        let wanted: Vec<Slot> = slots.take((recent - low) as usize).copied().collect();
+        let journal = inner.journal.clone();
+        // The log's thread need not wait for the disk.
+        drop(inner);
+        let read = read_back(&journal, low, &wanted, max_bytes).map_err(|problem| {
+            self.lock().failure.get_or_insert(problem);
+            // Whoever asks finds nothing to do; the core reports the failure.
+            raft::Error::from(StorageError::LogTemporarilyUnavailable)
         });
-        Ok(fitting.cloned().collect())
+        let mut entries = read?;
+        let bytes = entries.iter().map(size).sum::<u64>();
+        if entries.len() == wanted.len() && bytes < max_bytes && recent < high {
+            // Data may have left the memory meanwhile; then this is all for now.
+            let inner = self.lock();
+            if inner.recent.front().is_some_and(|entry| entry.index <= recent) {
+                entries.extend(inner.recent(recent, high, max_bytes - bytes));
+            } else if max_bytes == u64::MAX {
+                drop(inner);
+                entries.extend(self.range(recent, high, max_bytes)?);
+            }
+        }
+        Ok(entries)
     }
 }
 
-/// Reads entries from the journal; says what is wrong if that fails.
+/// What an entry counts for where raft-rs limits bytes.
+fn size(entry: &Entry) -> u64 {
+    raft::util::entry_approximate_size(entry) as u64
+}
+
+/// Reads entries from the journal, at least one; says what is wrong if that fails.
 fn read_back(
     journal: &Journal,
     low: u64,
@@ -266,9 +294,9 @@ fn read_back(
     let mut entries: Vec<Entry> = Vec::new();
     let mut bytes = 0;
     let Some(mut next) = wanted.first().map(|slot| slot.record) else { return Ok(entries) };
-    let most = usize::try_from(max_bytes).unwrap_or(usize::MAX).clamp(1, 4 << 20);
-    while entries.len() < wanted.len() && bytes < most {
-        let records = journal.read_range(next, most - bytes).map_err(|error| error.to_string())?;
+    while entries.len() < wanted.len() && (bytes < max_bytes || entries.is_empty()) {
+        let most = usize::try_from(max_bytes - bytes).unwrap_or(usize::MAX).clamp(1, READ);
+        let records = journal.read_range(next, most).map_err(|error| error.to_string())?;
         let Some((last, _)) = records.last() else {
             return Err(format!("record {next} of its journal is missing"));
         };
@@ -281,14 +309,14 @@ fn read_back(
             let index = low + entries.len() as u64;
             match record::decode(&payload) {
                 Ok(Record::Entry(entry)) if (entry.index, entry.term) == (index, slot.term) => {
-                    bytes += payload.len();
+                    bytes = bytes.saturating_add(size(&entry));
                     entries.push(entry);
                 }
                 other => {
                     return Err(format!("record {at} should be entry {index}, and is {other:?}"));
                 }
             }
-            if bytes >= most {
+            if bytes >= max_bytes {
                 break;
             }
         }

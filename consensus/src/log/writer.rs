@@ -123,7 +123,7 @@ impl LogWriter {
 
     /// Makes the log fit to what the owner has applied durably: call it after `open` and before `Core::new`, always. If the log
     /// does not hold the applied entry, a snapshot was installed and the log did not begin anew before a crash; that is made
-    /// up for here, durably. Term and vote stay.
+    /// up for here, durably. Term and vote stay. (In an empty directory it begins the log of a state that comes from a backup.)
     ///
     /// # Errors
     /// [`Error::Apart`] if the log begins later than the applied state ends: entries are missing in between.
@@ -186,8 +186,11 @@ impl LogWriter {
         let first_entry = first + u64::from(write.reset.is_some());
         {
             let mut inner = self.view.lock();
-            for (entry, record) in write.entries.iter().zip(first_entry..) {
-                inner.written(entry, record);
+            // What is written before a reset that the view has seen already is gone with it.
+            if write.reset.is_some() || !inner.reset_pending {
+                for (entry, record) in write.entries.iter().zip(first_entry..) {
+                    inner.written(entry, record);
+                }
             }
         }
         self.number = write.number;
@@ -228,8 +231,14 @@ impl LogWriter {
                 // A snapshot takes the place of all of it in a moment.
                 return Ok(());
             }
+            let oldest = inner.record_of(inner.first());
+            if oldest.is_none() && inner.first() <= inner.last() {
+                // The first entry that is kept takes the place of another one and is not written yet. What it replaces
+                // may lie behind what would go, and would make no log without it. The next compaction does it.
+                return Ok(());
+            }
             // The view may have been compacted further by now, which is as good.
-            (inner.base(), inner.record_of(inner.first()))
+            (inner.base(), oldest)
         };
         let records = [record::hard_state(&self.hard_state), record::compacted(base)];
         let mark = self.journal.append(&[&records[0], &records[1]])?;

@@ -50,13 +50,29 @@ pub struct Weather {
     pub partitions: u64,
     /// The applied state becomes durable, and the log compacted, once in so many steps of a node.
     pub persist: u64,
+    /// A log's thread gets something done once in so many steps.
+    pub slow_disk: u64,
 }
 
 impl Weather {
-    pub const FINE: Weather =
-        Weather { lost: 0, doubled: 0, delay: 2, crashes: 0, partitions: 0, persist: 50 };
-    pub const STORM: Weather =
-        Weather { lost: 50, doubled: 50, delay: 20, crashes: 30, partitions: 40, persist: 60 };
+    pub const FINE: Weather = Weather {
+        lost: 0,
+        doubled: 0,
+        delay: 2,
+        crashes: 0,
+        partitions: 0,
+        persist: 50,
+        slow_disk: 1,
+    };
+    pub const STORM: Weather = Weather {
+        lost: 50,
+        doubled: 50,
+        delay: 20,
+        crashes: 30,
+        partitions: 40,
+        persist: 60,
+        slow_disk: 2,
+    };
 }
 
 pub struct Cluster {
@@ -159,7 +175,9 @@ impl Cluster {
                 }
                 match task {
                     0 if self.random.one_in(4) => machine.tick(),
-                    1 if !self.random.one_in(3) => machine.work_on_log(&mut self.random),
+                    1 if self.random.one_in(self.weather.slow_disk) => {
+                        machine.work_on_log(&mut self.random);
+                    }
                     2 if !self.random.one_in(3) => {
                         machine.work_on_state(&mut self.random, &mut self.oracle, &self.weather);
                     }

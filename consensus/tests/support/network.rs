@@ -14,6 +14,7 @@ pub struct Network {
     /// By arrival and number.
     on_the_way: BTreeMap<(u64, u64), Message>,
     sent: u64,
+    digest: u64,
     /// From whom to whom nothing gets through.
     cut: BTreeSet<(NodeId, NodeId)>,
 }
@@ -34,10 +35,18 @@ impl Network {
         let copies = if random.below(1000) < weather.doubled { 2 } else { 1 };
         for _ in 0..copies {
             self.sent += 1;
+            for byte in bytes {
+                self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
             let late = if random.one_in(50) { weather.delay * 10 } else { weather.delay };
             let at = now + 1 + random.below(late);
             self.on_the_way.insert((at, self.sent), (from, to, bytes.to_owned()));
         }
+    }
+
+    /// A digest of all that was sent.
+    pub fn sent(&self) -> (u64, u64) {
+        (self.sent, self.digest)
     }
 
     /// What arrives now.
