@@ -88,8 +88,15 @@ impl Api {
     pub async fn cancel_run(&self, request: CancelRunRequest, asked: Asked) -> Result<Run> {
         let run = fields::run_id(&request.id)?;
         let cancel = fields::cancel(&request.mode, request.now, &request.message)?;
-        self.until(asked, self.node.cancel(run, cancel, asked.deadline)).await?;
-        self.show(run).await
+        let cancelled = self.until(asked, self.node.cancel(run, cancel, asked.deadline)).await;
+        let shown = self.show(run).await;
+        match (cancelled, shown) {
+            // Whoever repeats this, because the answer was lost, is to hear that it is done.
+            (Err(fault), Ok(run)) if fault.code() == "conflict/run-ended" => {
+                if run.status == "cancelled" { Ok(run) } else { Err(fault) }
+            }
+            (cancelled, shown) => cancelled.and(shown),
+        }
     }
 
     /// Runs the same again.
