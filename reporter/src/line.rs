@@ -115,10 +115,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error() {
-        for line in
-            [&b"{\"a\":1,\"stream\":\"stdout\"}"[..], b"x,\"stream\":\"stdout\",\"line\":\"\"}"]
-        {
-            assert!(Restore::default().event(line).is_err());
+        for rest in [r#","stream":"stdout"}"#, r#","time":"now","stream":"stdout","line":""}"#] {
+            let line = format!("{{\"kind\":\"step-log\"{rest}");
+            assert!(Restore::default().event(line.as_bytes()).is_err(), "{line}");
         }
     }
 }
