@@ -3,9 +3,10 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use tenon_client::BackupError;
 use tenon_client::connect::urls;
+use tenon_client::{BackupError, Client, Options};
 use tenon_proto::control::v1::{
     AddMemberRequest, ClusterStatus, InitRequest, RemoveMemberRequest, TransferRequest,
 };
@@ -17,6 +18,9 @@ use crate::exit::{Exit, Failure};
 use crate::inspect::{answer, table};
 use crate::remote::{self, Remote};
 use crate::terminal;
+
+/// How long a leader may take to add what it alone knows to a status.
+const LEADER: Duration = Duration::from_secs(2);
 
 /// `tenon cluster`.
 pub fn cluster(command: &ClusterCommand, server: Option<&str>) -> Result<Exit, Failure> {
@@ -39,7 +43,11 @@ async fn ask(remote: &Remote, command: &ClusterCommand) -> Result<Exit, Failure>
             };
             (client.init(InitRequest { peers }).await?, args.output)
         }
-        ClusterCommand::Status(args) => (client.status().await?, args.output),
+        ClusterCommand::Status(args) => {
+            let mut status = client.status().await?;
+            ask_leader(&mut status).await;
+            (status, args.output)
+        }
         ClusterCommand::Add(args) => {
             let url = urls(&[&args.url])?.remove(0);
             let name = args.name.clone().unwrap_or_default();
@@ -59,6 +67,22 @@ async fn ask(remote: &Remote, command: &ClusterCommand) -> Result<Exit, Failure>
     };
     answer(output, &status, || describe(&status))?;
     Ok(Exit::Success)
+}
+
+/// Agents, and how far each member is, are known to the leader alone. A leader that does not answer is
+/// left aside: what the other node knows is then all there is.
+async fn ask_leader(status: &mut ClusterStatus) {
+    if status.role == "leader" || status.leader_url.is_empty() {
+        return;
+    }
+    let options = Options { deadline: LEADER, attempt: LEADER, ..Options::default() };
+    let Ok(leader) = Client::new(&[&status.leader_url], options) else { return };
+    if let Ok(theirs) = leader.status().await
+        && theirs.role == "leader"
+    {
+        status.agents = theirs.agents;
+        status.members = theirs.members;
+    }
 }
 
 /// A status for people.
@@ -85,14 +109,15 @@ fn describe(status: &ClusterStatus) -> String {
         .members
         .iter()
         .map(|member| {
-            let state = match (member.id == status.leader, status.role == "leader") {
+            // Only the leader knows how far the others are.
+            let known = !member.progress.is_empty() || member.matched > 0;
+            let state = match (member.id == status.leader, known) {
                 (true, _) => "leads".to_owned(),
                 (false, true) if !member.active => "does not answer".to_owned(),
                 (false, true) if member.matched < status.commit => {
                     format!("{} behind", status.commit - member.matched)
                 }
                 (false, true) => "up to date".to_owned(),
-                // Only the leader knows.
                 (false, false) => "-".to_owned(),
             };
             [

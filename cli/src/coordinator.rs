@@ -1,21 +1,253 @@
-//! `tenon coordinator`, and the operator's commands on a coordinator's files.
+//! `tenon coordinator`: a node of a cluster, until it is told to end.
 
+use std::fs::{self, File};
+use std::io::{BufReader, ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tenon_client::connect::urls;
+use tenon_coordinator::seal::SealKey;
+use tenon_coordinator::server::{Change, ControlPlane, Fault, ServerOptions, check_address, serve};
+use tenon_coordinator::{Handle, Node, NodeOptions, node};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{CoordinatorArgs, RecoverArgs, RestoreArgs};
 use crate::exit::{Exit, Failure};
+use crate::{machine, terminal};
+
+/// The key file that is used when none is named.
+const KEY_FILE: &str = "secrets.key";
+/// How long a new node may take to make a cluster of itself.
+const BOOTSTRAP: Duration = Duration::from_secs(30);
+/// How long a node that stops tries to hand its leadership over while it still answers.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// `tenon coordinator`.
-pub fn coordinator(_args: &CoordinatorArgs, _state_dir: &Path) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Internal, "not there yet"))
+pub fn coordinator(args: &CoordinatorArgs, state_dir: &Path) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Environment, format!("cannot start: {error}")))?;
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| state_dir.join("coordinator"));
+    let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+    let listener = runtime.block_on(listen(args))?;
+    let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
+    let options = options(args, &data_dir, address)?;
+    let url = options.url.clone();
+    let node = Node::start(options, runtime.handle().clone()).map_err(refused)?;
+    let result = runtime.block_on(run(args, &node, listener, &url));
+    // Hands the leadership over and writes what is to be written; the first error explains most.
+    let stopped = node.stop().map_err(refused);
+    result.and_then(|exit| stopped.map(|()| exit))
+}
+
+async fn listen(args: &CoordinatorArgs) -> Result<TcpListener, Failure> {
+    let addresses = tokio::net::lookup_host(&args.listen)
+        .await
+        .map_err(|error| cannot_listen(&args.listen, &error))?;
+    for address in addresses {
+        check_address(address, args.insecure).map_err(fault)?;
+    }
+    TcpListener::bind(&args.listen).await.map_err(|error| cannot_listen(&args.listen, &error))
+}
+
+fn cannot_listen(place: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Environment, format!("cannot listen on {place}: {error}"))
+        .hint("is another process listening there? --listen chooses another HOST:PORT")
+}
+
+/// How the node is to be run.
+fn options(
+    args: &CoordinatorArgs,
+    data_dir: &Path,
+    address: SocketAddr,
+) -> Result<NodeOptions, Failure> {
+    if args.election_ms < 4 * args.heartbeat_ms {
+        let message = format!(
+            "--election-ms {} is less than four times --heartbeat-ms {}",
+            args.election_ms, args.heartbeat_ms
+        );
+        return Err(Failure::new(Exit::Usage, message)
+            .hint("a leader must be able to miss some heartbeats without being replaced"));
+    }
+    let url = match &args.advertise {
+        Some(url) => urls(&[url])?.remove(0),
+        None if address.ip().is_unspecified() => {
+            let message = format!("{address} is no address at which others can reach this node");
+            return Err(Failure::new(Exit::Usage, message)
+                .hint("say where they can: --advertise http://HOST:PORT"));
+        }
+        None => format!("http://{address}"),
+    };
+    let name = args.name.clone().unwrap_or_else(machine::name);
+    let key = key(args, data_dir)?;
+    let tick = Duration::from_millis(args.heartbeat_ms) / 2;
+    let ticks = usize::try_from(2 * args.election_ms / args.heartbeat_ms).unwrap_or(10);
+    Ok(NodeOptions {
+        tick,
+        election_ticks: ticks..2 * ticks,
+        key,
+        ..NodeOptions::new(data_dir.to_owned(), &name, &url)
+    })
+}
+
+/// The key that Secrets are stored under; none where none is named or there.
+fn key(args: &CoordinatorArgs, data_dir: &Path) -> Result<Option<SealKey>, Failure> {
+    let path = args.secrets_key.clone().unwrap_or_else(|| data_dir.join(KEY_FILE));
+    let cannot = |action: &str, error: std::io::Error| {
+        let message = format!("cannot {action} the secrets key {}: {error}", path.display());
+        Failure::new(Exit::Environment, message)
+    };
+    match fs::read_to_string(&path) {
+        Ok(text) => match SealKey::parse(&text) {
+            Ok(key) => Ok(Some(key)),
+            Err(error) => Err(Failure::new(Exit::Usage, format!("{}: {error}", path.display()))),
+        },
+        Err(error) if error.kind() != ErrorKind::NotFound || args.secrets_key.is_some() => {
+            Err(cannot("read", error)
+                .hint("make one: head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n' > FILE"))
+        }
+        Err(_) if args.bootstrap => {
+            let key = SealKey::random().map_err(refused)?;
+            make_dir(data_dir)
+                .and_then(|()| write_key(&path, &key))
+                .map_err(|error| cannot("write", error).hint("--data-dir chooses another place"))?;
+            terminal::note(&format!(
+                "made a secrets key, {}: other nodes of the cluster need it too, and so does whoever \
+                 restores a backup",
+                path.display()
+            ));
+            Ok(Some(key))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn make_dir(dir: &Path) -> std::io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+fn write_key(path: &Path, key: &SealKey) -> std::io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(format!("{}\n", key.to_text()).as_bytes())?;
+    file.sync_all()
+}
+
+/// Serves until a signal comes or the node cannot go on.
+async fn run(
+    args: &CoordinatorArgs,
+    node: &Node,
+    listener: TcpListener,
+    url: &str,
+) -> Result<Exit, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(Exit::Environment, format!("cannot listen for signals: {error}"))
+        })
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let handle = node.handle();
+    if args.bootstrap && handle.member().is_none() {
+        let deadline = tokio::time::Instant::now() + BOOTSTRAP;
+        let change = Change::Init { peers: Vec::new() };
+        handle.change(change, deadline).await.map_err(fault)?;
+    }
+    if handle.member().is_none() {
+        terminal::note("this node belongs to no cluster yet: `tenon cluster init` makes one");
+    }
+    let shutdown = CancellationToken::new();
+    let options = ServerOptions { insecure: args.insecure, ..ServerOptions::default() };
+    let metrics = Arc::clone(handle.metrics());
+    let serving = serve(Arc::new(handle.clone()), metrics, listener, options, shutdown.clone());
+    tokio::pin!(serving);
+    terminal::print(&format!("listening on {url}\n"))?;
+    tokio::select! {
+        served = &mut serving => return served.map(|()| Exit::Success).map_err(fault),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        // Why not is what stopping it says.
+        () = ended(&handle) => return Ok(Exit::Environment),
+    }
+    terminal::note("stopping");
+    // Whoever asks meanwhile is still answered, so nothing that was asked fails.
+    if handle.status().role == "leader" {
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        let change = Change::Transfer { to: String::new() };
+        // Alone there is nobody to hand it to.
+        let _ = handle.change(change, deadline).await;
+    }
+    shutdown.cancel();
+    serving.await.map(|()| Exit::Success).map_err(fault)
+}
+
+/// Waits until the node is a member that cannot go on.
+async fn ended(handle: &Handle) {
+    let mut became_member = handle.became_member();
+    loop {
+        if let Some(member) = handle.member() {
+            let mut ended = member.ended.clone();
+            // Its sender goes with its threads.
+            let _ = ended.wait_for(|ended| *ended).await;
+            return;
+        }
+        if became_member.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "this is what map_err hands over")]
+fn refused(error: tenon_coordinator::Error) -> Failure {
+    Failure::new(Exit::Environment, format!("{error} [{}]", error.code()))
+        .hint("is the data directory writable, its disk not full, and no other node using it?")
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "this is what map_err hands over")]
+fn fault(error: Fault) -> Failure {
+    let failure = Failure::new(Exit::Environment, &error);
+    match error.0.hint.is_empty() {
+        true => failure,
+        false => failure.hint(&error.0.hint),
+    }
 }
 
 /// `tenon cluster restore`.
-pub fn restore(_args: &RestoreArgs) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Internal, "not there yet"))
+pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
+    let url = urls(&[&args.advertise])?.remove(0);
+    let name = args.name.clone().unwrap_or_else(machine::name);
+    let file = File::open(&args.file).map_err(|error| {
+        Failure::new(Exit::Usage, format!("cannot read {}: {error}", args.file.display()))
+    })?;
+    let mut backup = BufReader::with_capacity(1 << 20, file);
+    let cluster =
+        node::backup::restore(&mut backup, &args.data_dir, &name, &url).map_err(refused)?;
+    terminal::note(&format!(
+        "{} holds a cluster of its own now, {cluster}, of which {name} is the only node: start it with \
+         the secrets key of the old one",
+        args.data_dir.display()
+    ));
+    Ok(Exit::Success)
 }
 
 /// `tenon cluster recover`.
-pub fn recover(_args: &RecoverArgs) -> Result<Exit, Failure> {
-    Err(Failure::new(Exit::Internal, "not there yet"))
+pub fn recover(args: &RecoverArgs) -> Result<Exit, Failure> {
+    if !args.i_know_that_the_others_are_lost {
+        let message = "the other nodes must be lost for ever: if one of them came back with its data, \
+                       there would be two clusters with one name";
+        return Err(Failure::new(Exit::Usage, message)
+            .hint("if they are, say --i-know-that-the-others-are-lost"));
+    }
+    let cluster = node::backup::recover(&args.data_dir).map_err(refused)?;
+    terminal::note(&format!(
+        "{} holds a cluster of its own now, {cluster}: start it, wipe the other nodes, and add them \
+         again",
+        args.data_dir.display()
+    ));
+    Ok(Exit::Success)
 }

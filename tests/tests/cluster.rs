@@ -1,0 +1,399 @@
+//! A fleet of processes: coordinators, an agent, and `tenon` with `--server`.
+
+#![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+use tenon_tests::{Said, Tenon, finish, signal, wait_until};
+
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";
+
+/// A process of the fleet; it does not outlive the test.
+struct Process {
+    child: Child,
+    url: String,
+    name: String,
+}
+
+impl Process {
+    fn kill(&mut self) {
+        // One that has ended needs no killing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Coordinators and an agent, all of one test. The agent is dropped first, so that it leaves nothing.
+struct Fleet {
+    agent: Option<Process>,
+    coordinators: Vec<Process>,
+    tenon: Tenon,
+}
+
+impl Fleet {
+    /// A cluster of so many coordinators with one agent.
+    fn start(nodes: usize) -> Fleet {
+        let tenon = Tenon::host();
+        tenon.file("secrets.key", KEY);
+        let mut fleet = Fleet { agent: None, coordinators: Vec::new(), tenon };
+        for number in 1..=nodes {
+            let node = fleet.coordinator(&format!("c{number}"), "127.0.0.1:0");
+            fleet.coordinators.push(node);
+        }
+        let first = fleet.coordinators[0].url.clone();
+        let mut init = vec!["cluster", "init", "--server", &first];
+        for peer in &fleet.coordinators[1..] {
+            init.extend(["--peer", &peer.url]);
+        }
+        fleet.tenon.tenon(&init).expect(0);
+        wait_until("all nodes to be voters and ready", || {
+            fleet.coordinators.iter().all(|node| {
+                let status = fleet.status(&node.url);
+                let members = status["members"].as_array().cloned().unwrap_or_default();
+                let voters = members.iter().filter(|member| member["role"] == "voter").count();
+                voters == nodes && status["ready"] == true
+            })
+        });
+        fleet.agent = Some(fleet.agent("a1"));
+        wait_until("the agent", || {
+            fleet.status(&fleet.servers())["agents"]
+                .as_array()
+                .is_some_and(|agents| agents.iter().any(|agent| agent["state"] == "up"))
+        });
+        fleet
+    }
+
+    fn coordinator(&self, name: &str, listen: &str) -> Process {
+        let dir = self.tenon.dir().join(name);
+        let mut command = self.tenon.command(&[
+            "coordinator",
+            "--name",
+            name,
+            "--listen",
+            listen,
+            "--data-dir",
+            dir.to_str().unwrap(),
+            "--secrets-key",
+            self.tenon.dir().join("secrets.key").to_str().unwrap(),
+        ]);
+        let mut child = command.stderr(self.log(name)).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some(url) = line.trim().strip_prefix("listening on ") else {
+            let log = fs::read_to_string(self.tenon.dir().join(format!("{name}.log")));
+            panic!("{name} says {line:?} and {log:?}");
+        };
+        Process { url: url.to_owned(), name: name.to_owned(), child }
+    }
+
+    fn agent(&self, name: &str) -> Process {
+        let args = [
+            "agent",
+            "--name",
+            name,
+            "--backend",
+            "host",
+            "--server",
+            &self.servers(),
+            "--label",
+            "zone=b",
+        ];
+        let mut command = self.tenon.command(&args);
+        let child = command.stdout(Stdio::null()).stderr(self.log(name)).spawn().unwrap();
+        Process { child, url: String::new(), name: name.to_owned() }
+    }
+
+    fn log(&self, name: &str) -> File {
+        let path = self.tenon.dir().join(format!("{name}.log"));
+        File::options().create(true).append(true).open(path).unwrap()
+    }
+
+    fn servers(&self) -> String {
+        let urls: Vec<&str> = self.coordinators.iter().map(|node| node.url.as_str()).collect();
+        urls.join(",")
+    }
+
+    /// Runs `tenon` against the cluster.
+    fn ask(&self, args: &[&str]) -> Said {
+        let mut all = args.to_vec();
+        let servers = self.servers();
+        all.extend(["--server", &servers]);
+        self.tenon.tenon(&all)
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let said = self.ask(&[args, &["-o", "json"]].concat()).expect(0);
+        serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// Runs what the YAML holds on the cluster.
+    fn run(&self, yaml: &str, args: &[&str]) -> Said {
+        self.tenon.run(yaml, &[args, &["--server", &self.servers()]].concat())
+    }
+
+    /// Null while a node does not answer.
+    fn status(&self, url: &str) -> Value {
+        let said = self.tenon.tenon(&["cluster", "status", "-o", "json", "--server", url]);
+        serde_json::from_str(&said.stdout).unwrap_or_default()
+    }
+
+    /// Position of the leader among the coordinators.
+    fn leader(&self) -> usize {
+        let mut found = None;
+        wait_until("a leader", || {
+            let url = self.status(&self.servers())["leaderUrl"].as_str().map(str::to_owned);
+            found = self.coordinators.iter().position(|node| Some(&node.url) == url.as_ref());
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Starts the process again that was at this position, at the same address.
+    fn restart(&mut self, position: usize) {
+        let node = &mut self.coordinators[position];
+        node.kill();
+        let (name, url) = (node.name.clone(), node.url.clone());
+        let address = url.strip_prefix("http://").unwrap();
+        self.coordinators[position] = self.coordinator(&name, address);
+    }
+
+    /// `tenon run` in the background, writing to a file.
+    fn start_run(&self, yaml: &str, args: &[&str]) -> (Child, PathBuf) {
+        let out = self.tenon.dir().join("run.out");
+        let servers = self.servers();
+        let all = [&["run", "-f", "-", "-o", "json", "--server", &servers], args].concat();
+        let mut command = self.tenon.command(&all);
+        command.stdin(Stdio::piped()).stdout(File::create(&out).unwrap());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+        (child, out)
+    }
+}
+
+fn task(name: &str, script: &str) -> String {
+    format!(
+        "    - name: {name}\n      taskSpec: {{steps: [{{name: s, image: x, script: '{script}'}}]}}\n"
+    )
+}
+
+fn pipeline(tasks: &str) -> String {
+    format!(
+        "apiVersion: tekton.dev/v1\nkind: PipelineRun\nmetadata: {{name: p}}\nspec:\n  pipelineSpec:\n    tasks:\n{tasks}"
+    )
+}
+
+/// No line of the run is missing, none is there twice.
+fn assert_complete(events: &[Value]) {
+    let numbers: Vec<u64> = events.iter().map(|event| event["runSeq"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    let seqs: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(seqs.is_sorted_by(|one, next| one < next), "{seqs:?}");
+    assert_eq!(events.last().unwrap()["kind"], "run-end");
+}
+
+#[test]
+fn the_same_commands_work_on_a_cluster() {
+    let fleet = Fleet::start(1);
+    let yaml = pipeline(
+        &(task("one", "echo hello; echo world >&2") + &task("two", "echo second; exit 3")),
+    );
+    let said = fleet.run(&yaml, &["-o", "json"]).expect(5);
+    let events = said.events();
+    assert_complete(&events);
+    let mut log = said.log();
+    log.sort();
+    assert_eq!(log, ["hello", "second", "world"]);
+    let run = events[0]["runId"].as_str().unwrap().to_owned();
+
+    let listed = fleet.json(&["runs", "list"]);
+    assert_eq!((&listed[0]["id"], &listed[0]["status"]), (&run.as_str().into(), &"failed".into()));
+    assert_eq!(listed[0]["tasks"]["failed"], 1);
+    assert_eq!(fleet.json(&["runs", "list", "--status", "succeeded"]), Value::Array(vec![]));
+    let table = fleet.ask(&["runs", "list"]).expect(0).stdout;
+    assert!(
+        table.contains(&run) && table.lines().all(|line| line.chars().count() <= 80),
+        "{table}"
+    );
+    assert_eq!(fleet.json(&["runs", "show", &run[..20]])["exitCode"], 5);
+    let shown = fleet.ask(&["runs", "show", "latest"]).expect(0).stdout;
+    assert!(shown.contains("two") && shown.contains("failed"), "{shown}");
+    let objects = fleet.ask(&["runs", "show", "p", "-o", "yaml"]).expect(0).stdout;
+    assert!(
+        objects.contains("kind: PipelineRun") && objects.contains("kind: TaskRun"),
+        "{objects}"
+    );
+
+    // The same bytes again, from anywhere on.
+    assert_eq!(fleet.ask(&["logs", &run, "-o", "json"]).expect(0).stdout, said.stdout);
+    assert_eq!(fleet.ask(&["events", &run]).expect(0).stdout, said.stdout);
+    let since = events[4]["seq"].to_string();
+    let rest = fleet.ask(&["events", &run, "--since", &since]).expect(0).stdout;
+    assert!(said.stdout.ends_with(&rest) && rest.lines().count() == events.len() - 5, "{rest}");
+    let ends = fleet.ask(&["events", "--kind", "run-end"]).expect(0).events();
+    assert_eq!(ends.len(), 1);
+    let steps = fleet.ask(&["logs", &run, "--task", "one"]).expect(0).stdout;
+    assert!(steps.contains("hello") && !steps.contains("second"), "{steps}");
+
+    // Again, as a whole and from where it failed.
+    let whole = fleet.json(&["runs", "rerun", &run])["id"].as_str().unwrap().to_owned();
+    let followed = fleet.ask(&["logs", &whole, "--follow", "-o", "json"]).expect(0);
+    assert_complete(&followed.events());
+    assert_eq!(followed.log().len(), 3);
+    let rest = fleet.json(&["runs", "rerun", &run, "--from-failed"]);
+    let rest = rest["id"].as_str().unwrap();
+    assert_eq!(fleet.ask(&["logs", rest, "--follow", "-o", "json"]).expect(0).log(), ["second"]);
+    let explained = fleet.json(&["runs", "explain", rest]);
+    assert_eq!(explained["run"]["rerunOf"], run.as_str());
+
+    // Bad questions.
+    for (args, code, says) in [
+        (&["runs", "show", "nothing"][..], 2, "no run \"nothing\""),
+        (&["runs", "show", "01ARZ3NDEKTSV4RRFFQ69G5FAV"], 2, "not-found/run"),
+        (&["runs", "cancel", &run], 2, "conflict/run-ended"),
+        (&["cluster", "remove", "c9"], 2, "c9"),
+    ] {
+        let said = fleet.ask(args).expect(code);
+        assert!(said.stderr.contains(says), "{args:?}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn submissions_with_a_key_are_one_run_and_can_be_left_alone() {
+    let fleet = Fleet::start(1);
+    let yaml = pipeline(&task("one", "echo once"));
+    let args = ["--detach", "--idempotency-key", "build-17"];
+    let first = fleet.run(&yaml, &args).expect(0).stdout;
+    assert_eq!(fleet.run(&yaml, &args).expect(0).stdout, first);
+    let refused = fleet.run(&yaml.replace("once", "twice"), &args).expect(2);
+    assert!(refused.stderr.contains("conflict/idempotency-key"), "{}", refused.stderr);
+    let log = fleet.ask(&["logs", first.trim(), "--follow", "-o", "json"]).expect(0);
+    assert_eq!(log.log(), ["once"]);
+    assert_eq!(fleet.json(&["runs", "list"]).as_array().unwrap().len(), 1);
+    // The answer of a run that has ended is the end of that run.
+    let again = fleet.run(&yaml, &["--idempotency-key", "build-17", "-o", "json"]).expect(0);
+    assert_eq!(again.stdout, log.stdout);
+}
+
+#[test]
+fn a_run_can_be_cancelled_from_here_and_from_there() {
+    let fleet = Fleet::start(1);
+    let slow = pipeline(&task("slow", "echo started; sleep 600"))
+        + "    finally:\n"
+        + &task("f", "echo cleaned");
+    let (child, out) = fleet.start_run(&slow, &[]);
+    wait_until("the step to print", || fs::read_to_string(&out).unwrap().contains("started"));
+    signal(child.id(), libc::SIGINT);
+    let said = finish(child);
+    assert_eq!(said.code, 130, "{}", said.stderr);
+    let printed = fs::read_to_string(&out).unwrap();
+    assert!(printed.contains("\"line\":\"cleaned\""), "{printed}");
+
+    let id = fleet.run(&slow, &["--detach"]).expect(0).stdout.trim().to_owned();
+    wait_until("the step to run", || fleet.ask(&["logs", &id]).stdout.contains("started"));
+    let explained = fleet.ask(&["runs", "explain", &id]).expect(0).stdout;
+    assert!(explained.contains("slow") && explained.contains("running"), "{explained}");
+    fleet.ask(&["runs", "cancel", &id, "--now", "--message", "enough"]).expect(0);
+    let log = fleet.ask(&["logs", &id, "--follow", "-o", "json"]).expect(0);
+    assert_eq!(log.events().last().unwrap()["status"], "cancelled");
+    assert_eq!(log.log(), ["started"]);
+    // Again changes nothing.
+    fleet.ask(&["runs", "cancel", &id]).expect(0);
+}
+
+#[test]
+fn a_run_survives_the_death_of_the_leader() {
+    let mut fleet = Fleet::start(3);
+    let lines = "for i in $(seq 1 40); do echo $i; sleep 0.05; done";
+    let yaml = pipeline(
+        &(task("one", lines)
+            + &task("two", lines)
+            + "    - name: three\n      runAfter: [one, two]\n      taskSpec: {steps: [{name: s, image: x, script: 'echo done'}]}\n"),
+    );
+    let (child, out) = fleet.start_run(&yaml, &[]);
+    wait_until("the first lines", || {
+        fs::read_to_string(&out).unwrap().matches("step-log").count() > 10
+    });
+    let leader = fleet.leader();
+    signal(fleet.coordinators[leader].child.id(), libc::SIGKILL);
+    let said = finish(child);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let printed = fs::read_to_string(&out).unwrap();
+    let said = Said { stdout: printed, ..said };
+    assert_complete(&said.events());
+    for name in ["one", "two"] {
+        let log: Vec<String> = said
+            .events()
+            .iter()
+            .filter(|event| event["kind"] == "step-log" && event["task"] == name)
+            .map(|event| event["line"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(log, (1..=40).map(|line: u32| line.to_string()).collect::<Vec<_>>());
+    }
+    let starts = said.events().iter().filter(|event| event["kind"] == "task-start").count();
+    assert_eq!(starts, 3, "no task ran twice");
+
+    // The dead node comes back, and tells the same story as the others.
+    fleet.restart(leader);
+    let run = said.events()[0]["runId"].as_str().unwrap().to_owned();
+    for node in &fleet.coordinators {
+        wait_until("the node to have everything", || fleet.status(&node.url)["ready"] == true);
+        let told = fleet.tenon.tenon(&["events", &run, "--server", &node.url]).expect(0);
+        assert_eq!(told.stdout, said.stdout, "{}", node.name);
+    }
+    let changes = fleet.ask(&["events", "--kind", "leader-change"]).expect(0).events();
+    assert!(changes.len() >= 2, "{changes:?}");
+}
+
+#[test]
+fn nodes_are_restarted_one_after_the_other_and_no_request_fails() {
+    let mut fleet = Fleet::start(3);
+    for position in 0..3 {
+        // The agent and clients go elsewhere meanwhile.
+        let node = &fleet.coordinators[position];
+        signal(node.child.id(), libc::SIGTERM);
+        let yaml = pipeline(&task("t", "echo ok"));
+        let said = fleet.run(&yaml, &["-o", "json"]).expect(0);
+        assert_eq!(said.log(), ["ok"]);
+        assert_complete(&said.events());
+        let code = fleet.coordinators[position].child.wait().unwrap();
+        assert!(code.success(), "{code}");
+        fleet.restart(position);
+        wait_until("the node to be back", || {
+            fleet.status(&fleet.coordinators[position].url)["ready"] == true
+        });
+    }
+    assert_eq!(fleet.json(&["runs", "list"]).as_array().unwrap().len(), 3);
+    let to = fleet.coordinators[(fleet.leader() + 1) % 3].name.clone();
+    fleet.ask(&["cluster", "transfer", &to]).expect(0);
+    wait_until("the new leader", || fleet.coordinators[fleet.leader()].name == to);
+    let status = fleet.ask(&["cluster", "status"]).expect(0).stdout;
+    assert!(status.contains("leads") && status.contains("a1"), "{status}");
+}
+
+#[test]
+fn an_agent_that_is_stopped_leaves_nothing_and_another_one_goes_on() {
+    let mut fleet = Fleet::start(1);
+    let (child, out) =
+        fleet.start_run(&pipeline(&task("slow", "echo started; sleep 3; echo ended")), &[]);
+    wait_until("the step to print", || fs::read_to_string(&out).unwrap().contains("started"));
+    let mut agent = fleet.agent.take().unwrap();
+    fleet.agent = Some(fleet.agent("a2"));
+    signal(agent.child.id(), libc::SIGTERM);
+    assert!(agent.child.wait().unwrap().success());
+    let said = finish(child);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let printed = Said { stdout: fs::read_to_string(&out).unwrap(), ..said };
+    assert_complete(&printed.events());
+    assert_eq!(printed.log().last().unwrap(), "ended");
+    assert!(printed.events().iter().any(|event| event["kind"] == "task-lost"));
+}
