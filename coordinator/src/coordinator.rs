@@ -646,7 +646,7 @@ impl Coordinator {
         if leader == Some(self.options.node) {
             let name = self.options.name.clone();
             let node = self.options.node;
-            self.propose_own(Command::Lead { time: self.now, node, name, term }, Own::Lead);
+            self.propose_own(&Command::Lead { time: self.now, node, name, term }, Own::Lead);
         }
     }
 
@@ -661,7 +661,7 @@ impl Coordinator {
             }
             Some(Own::Lead) if self.leader == Some(self.options.node) => {
                 let (node, name, term) = (self.options.node, self.options.name.clone(), self.term);
-                self.propose_own(Command::Lead { time: self.now, node, name, term }, Own::Lead);
+                self.propose_own(&Command::Lead { time: self.now, node, name, term }, Own::Lead);
             }
             _ => {}
         }
@@ -672,10 +672,10 @@ impl Coordinator {
         RequestId { node: self.options.node, number: self.next_request }
     }
 
-    fn propose_own(&mut self, command: Command, own: Own) {
+    fn propose_own(&mut self, command: &Command, own: Own) {
         let id = self.next_id();
         self.own.insert(id, own);
-        self.out.push(Output::Propose { id, proposal: encode_proposal(id, &command) });
+        self.out.push(Output::Propose { id, proposal: encode_proposal(id, command) });
     }
 
     fn request(&mut self, token: Token, request: Request, deadline: Time) {
@@ -734,7 +734,7 @@ impl Coordinator {
         if known.is_none() {
             self.forgotten_by(&hello);
             let (agent, incarnation) = (hello.name.clone(), hello.incarnation.clone());
-            self.propose_own(Command::Agent { time: self.now, agent, incarnation }, Own::Other);
+            self.propose_own(&Command::Agent { time: self.now, agent, incarnation }, Own::Other);
         }
         self.tell_one(session, coordinator_message::Message::Welcome(welcome));
         for run in &hello.runs {
@@ -781,7 +781,7 @@ impl Coordinator {
             };
             let report = Report::Ended { time: self.now, outcome };
             let command = Command::Lost { time: self.now, attempt, report };
-            self.propose_own(command, Own::Other);
+            self.propose_own(&command, Own::Other);
         }
     }
 
@@ -804,7 +804,7 @@ impl Coordinator {
             let Ok((attempt, mut report)) = wire::report_from_wire(report) else {
                 let (agent, incarnation) = (agent.clone(), incarnation.clone());
                 let command = Command::Skip { time: self.now, agent, incarnation, number };
-                self.propose_own(command, Own::Report(session));
+                self.propose_own(&command, Own::Report(session));
                 continue;
             };
             self.keep(attempt.run);
@@ -816,7 +816,7 @@ impl Coordinator {
             let (agent, incarnation) = (agent.clone(), incarnation.clone());
             let time = self.now;
             let command = Command::Report { time, agent, incarnation, number, attempt, report };
-            self.propose_own(command, Own::Report(session));
+            self.propose_own(&command, Own::Report(session));
         }
     }
 
@@ -847,11 +847,11 @@ impl Coordinator {
         self.tell(messages);
         for (attempt, agent) in self.duties.placements(self.replica.engine()) {
             let place = Command::Place { time: self.now, attempt: attempt.clone(), agent };
-            self.propose_own(place, Own::Place(attempt));
+            self.propose_own(&place, Own::Place(attempt));
         }
         let due = self.replica.engine().next_deadline().is_some_and(|due| due <= self.now);
         if due && !self.is_ticking() {
-            self.propose_own(Command::Tick { time: self.now }, Own::Tick);
+            self.propose_own(&Command::Tick { time: self.now }, Own::Tick);
         }
         Ok(())
     }
@@ -880,7 +880,7 @@ impl Coordinator {
 
     fn chunk(&mut self, chunk: Chunk) -> Result<()> {
         if let Some((_, fetch)) = &mut self.fetch {
-            fetch.take(&mut self.replica, chunk)?;
+            fetch.take(&mut self.replica, &chunk)?;
             self.fetch_next()?;
         }
         Ok(())

@@ -163,7 +163,7 @@ mod tests {
         }
         assert!(decode(&[]).is_err());
         assert!(matches!(decode(&[VERSION + 1]), Err(Undecodable::Version(_))));
-        let mut unknown = good.clone();
+        let mut unknown = good;
         let text = String::from_utf8_lossy(&unknown[24..]).replace("Report", "Strange");
         unknown.truncate(24);
         unknown[16..20].copy_from_slice(&(text.len() as u32 - 3).to_le_bytes());

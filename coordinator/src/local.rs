@@ -19,6 +19,7 @@ use tenon_reporter::history::Store;
 use tenon_store::MemoryStore;
 use tenon_tekton::Object;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::coordinator::{Answer, Coordinator, KEEP_CLAIMS_MS, Options, Request};
 use crate::error::{Error, Result};
@@ -95,6 +96,8 @@ pub struct Local {
     /// Counts up when a run ends.
     ends: watch::Receiver<u64>,
     running: Running,
+    /// The session of the only agent.
+    sessions: JoinSet<()>,
     dir: LocalDir,
 }
 
@@ -150,7 +153,7 @@ impl Local {
             World {
                 send: Box::new(|_| {}),
                 fetch: Box::new(|_, _| {}),
-                members: watch::channel(BTreeMap::new()).0,
+                members: Box::new(|_| {}),
                 progress: {
                     let progress = progress.clone();
                     // Nobody needs to be watching, or listening.
@@ -170,8 +173,9 @@ impl Local {
                 standing: Arc::default(),
             },
         )?;
-        tokio::spawn(session(users.clone(), link));
-        Ok(Local { users, progress, notes, recovered, waiting, ends, running, dir })
+        let mut sessions = JoinSet::new();
+        sessions.spawn(session(users.clone(), link));
+        Ok(Local { users, progress, notes, recovered, waiting, ends, running, sessions, dir })
     }
 
     /// Runs of dead processes that were brought to an end while opening.
@@ -232,9 +236,12 @@ impl Local {
             }
         }
         drop(self.users);
-        let (running, dir) = (self.running, self.dir);
+        let (running, dir, mut sessions) = (self.running, self.dir, self.sessions);
         let close = move || running.stop().and_then(|()| dir.close());
-        tokio::task::spawn_blocking(close).await.unwrap_or(Err(Error::Stopped))
+        let closed = tokio::task::spawn_blocking(close).await.unwrap_or(Err(Error::Stopped));
+        // What was said to the agent last reaches it before its session ends.
+        while sessions.join_next().await.is_some() {}
+        closed
     }
 
     async fn ask(&self, request: Request) -> Result<Reply> {
@@ -274,7 +281,7 @@ async fn session(users: mpsc::Sender<FromUser>, link: AgentLink) {
                 biased;
                 message = messages.recv() => match message {
                     Some(SessionMessage::Message(message)) => {
-                        if to_agent.send(message).await.is_err() {
+                        if to_agent.send(*message).await.is_err() {
                             return;
                         }
                     }

@@ -10,7 +10,7 @@ use tenon_consensus::SnapshotMeta;
 use tenon_engine::Time;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, Progress};
 use tenon_proto::raft::v1::{Chunk, FetchRequest};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::raft_thread::RaftInput;
 use super::standing::{Standing, StateView};
@@ -35,13 +35,28 @@ pub enum FromLog {
     /// Entries are committed.
     Committed(Vec<Committed>),
     /// Who leads.
-    Leader { leader: Option<u64>, term: u64 },
+    Leader {
+        /// Its id, if one is known.
+        leader: Option<u64>,
+        /// The term.
+        term: u64,
+    },
     /// A read is confirmed.
-    ReadReady { id: RequestId, index: u64 },
+    ReadReady {
+        /// Which read.
+        id: RequestId,
+        /// It may be answered once this is applied.
+        index: u64,
+    },
     /// A proposal found no leader.
     Refused(RequestId),
     /// A snapshot is offered.
-    Offered { from: u64, descriptor: Vec<u8> },
+    Offered {
+        /// By whom.
+        from: u64,
+        /// What it is.
+        descriptor: Vec<u8>,
+    },
     /// It is of no use any more.
     FetchCancelled,
     /// A part of it has come; `None` when the other side could not be reached.
@@ -72,9 +87,23 @@ impl From<FromLog> for Input {
 /// What comes from the node's users.
 pub enum FromUser {
     /// A request and who waits for its answer.
-    Request { request: Request, deadline: Time, answer: oneshot::Sender<Answer> },
+    Request {
+        /// What is asked for.
+        request: Request,
+        /// By when there must be an answer.
+        deadline: Time,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Answer>,
+    },
     /// An agent has dialled in.
-    Attach { hello: Hello, to_agent: ToAgent, session: oneshot::Sender<SessionId> },
+    Attach {
+        /// What it says of itself.
+        hello: Hello,
+        /// The way to it.
+        to_agent: ToAgent,
+        /// Where the session's number goes.
+        session: oneshot::Sender<SessionId>,
+    },
     /// It says something.
     Said(SessionId, AgentMessage),
     /// It has hung up.
@@ -91,7 +120,7 @@ pub enum FromUser {
 #[derive(Debug)]
 pub enum SessionMessage {
     /// For the agent.
-    Message(CoordinatorMessage),
+    Message(Box<CoordinatorMessage>),
     /// The session is over.
     Close(CloseReason),
 }
@@ -105,7 +134,7 @@ pub(super) struct Links {
     /// Asks another member for a part of a snapshot; the answer comes back as [`FromLog::Fetched`].
     pub fetch: Box<dyn Fn(u64, FetchRequest) + Send>,
     /// The members as of what is applied.
-    pub members: watch::Sender<std::collections::BTreeMap<u64, Member>>,
+    pub members: Box<dyn Fn(std::collections::BTreeMap<u64, Member>) + Send>,
     pub progress: Box<dyn Fn(Progress) + Send>,
     pub retired: Box<dyn FnMut(Retired) + Send>,
     pub metrics: Arc<Metrics>,
@@ -269,11 +298,11 @@ impl ApplyThread {
                 let _ = self.links.raft.send(RaftInput::Compact(index));
             }
             Output::Members(members) => {
-                self.links.members.send_replace(members);
+                (self.links.members)(members);
             }
             Output::ToAgent(session, message) => {
                 if let Some(agent) = self.sessions.get(&session) {
-                    let _ = agent.send(SessionMessage::Message(message));
+                    let _ = agent.send(SessionMessage::Message(Box::new(message)));
                 }
             }
             Output::Close(session, reason) => {

@@ -151,7 +151,7 @@ pub fn restore(backup: &mut dyn Read, dir: &Path, name: &str, url: &str) -> Resu
                 Chunk { position: from, records: vec![record.into()], ..Chunk::default() }
             }
         };
-        fetch.take(&mut replica, chunk)?;
+        fetch.take(&mut replica, &chunk)?;
     }
     if !fetch.is_sound()? {
         return Err(not_one());

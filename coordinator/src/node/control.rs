@@ -29,7 +29,7 @@ use crate::entry;
 use crate::error::Error;
 use crate::event_log::{DocumentKind, EventLogReader, Record};
 use crate::intake::{Chance, Prepared};
-use crate::replica::{Reply, RunIndex};
+use crate::replica::{Member, Reply, RunIndex};
 use crate::server::{
     Cancel, Change, ControlPlane, EventSource, Fault, Gauges, Items, Once, Readiness, Result,
     Session, Started,
@@ -126,8 +126,8 @@ impl Handle {
         Ok((submission, materials, record))
     }
 
-    /// Waits until the run is over here, or says that it goes on.
-    fn ended(record: &crate::replica::RunRecord) -> Result<u64> {
+    /// Where the final objects of a run are, or that it goes on.
+    fn objects_of(record: &crate::replica::RunRecord) -> Result<u64> {
         record.objects.ok_or_else(|| {
             Fault::new("conflict/run-active", format!("run {} goes on", record.summary.id))
                 .hint("wait for its end, or cancel it")
@@ -214,14 +214,14 @@ impl ControlPlane for Handle {
             let mut rerun = Rerun::whole(run);
             if from_failed {
                 let member = handle.joined()?;
-                let at = Handle::ended(&record)?;
+                let at = Handle::objects_of(&record)?;
                 let content = document(&member.events, at, DocumentKind::Objects)?;
                 let objects = history::objects_from_json(&content)?;
                 rerun = Rerun::from_failed(&submission, &objects).map_err(|why| {
                     Fault::new(format!("conflict/{}", why.code()), why.to_string())
                 })?;
                 if let Some(claims) = &mut rerun.claims {
-                    claims.homes.extend(record.homes.clone());
+                    claims.homes.extend(record.homes);
                 }
             }
             let disk = handle.shared.disk.clone();
@@ -430,7 +430,7 @@ impl ControlPlane for Handle {
         // The first message tells whether there is a session at all.
         let first = match messages.recv().await.ok_or_else(stopping)? {
             SessionMessage::Close(reason) => return Err(self.closed(reason)),
-            SessionMessage::Message(message) => message,
+            SessionMessage::Message(message) => *message,
         };
         let (to_node, mut said) = mpsc::channel(SESSION);
         let (to_agent, from_node) = mpsc::channel(SESSION);
@@ -444,7 +444,7 @@ impl ControlPlane for Handle {
                 tokio::select! {
                     message = messages.recv() => {
                         let (message, last) = match message {
-                            Some(SessionMessage::Message(message)) => (Ok(message), false),
+                            Some(SessionMessage::Message(message)) => (Ok(*message), false),
                             Some(SessionMessage::Close(reason)) => {
                                 (Err(handle.closed(reason)), true)
                             }
@@ -497,10 +497,7 @@ impl ControlPlane for Handle {
         if header.key_fingerprint != self.key_fingerprint() {
             return refuse("peer/key", "the two nodes have different secrets keys".to_owned());
         }
-        if !member.members.borrow().contains_key(&header.from) {
-            let why = format!("node {} is no member of this cluster", header.from);
-            return refuse("peer/stranger", why);
-        }
+        self.know(&member, header)?;
         self.header(header.from).ok_or_else(uninitialised)
     }
 
@@ -529,6 +526,27 @@ impl ControlPlane for Handle {
 }
 
 impl Handle {
+    /// Whether another node may speak to this one as a member. Ids are given in ascending order: one
+    /// that was given before the newest known one and is not a member was removed, or never was one;
+    /// a higher one belongs to a member that this node has yet to hear of, and needs to hear from.
+    fn know(&self, member: &MemberNode, header: &Header) -> Result<()> {
+        let members = member.members.borrow();
+        if members.contains_key(&header.from) {
+            return Ok(());
+        }
+        let newest = members.keys().next_back().copied().unwrap_or(0);
+        drop(members);
+        if header.from < newest {
+            let why = format!("node {} is no member of this cluster", header.from);
+            return Err(Fault::new("peer/stranger", why));
+        }
+        let new = Member { name: String::new(), url: header.from_url.clone() };
+        self.shared.members.send_modify(|members| {
+            members.insert(header.from, new);
+        });
+        member.raft.send(RaftInput::Vouch(header.from)).map_err(|_| stopping())
+    }
+
     fn closed(&self, reason: CloseReason) -> Fault {
         match reason {
             CloseReason::NotLeader => self.not_leader(),

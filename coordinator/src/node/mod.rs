@@ -114,6 +114,8 @@ struct Shared {
     running: std::sync::Mutex<Option<Running>>,
     became_member: watch::Sender<bool>,
     changing: tokio::sync::Mutex<()>,
+    /// The members, as far as they are known.
+    members: watch::Sender<BTreeMap<u64, Member>>,
 }
 
 /// A node that is a member: the ways into it.
@@ -151,6 +153,7 @@ impl Node {
             running: std::sync::Mutex::new(None),
             became_member,
             changing: tokio::sync::Mutex::new(()),
+            members: watch::channel(BTreeMap::new()).0,
             options,
         });
         if let Some(identity) = identity {
@@ -164,10 +167,9 @@ impl Node {
         Handle { shared: self.shared.clone() }
     }
 
-    /// Stops the node: hands the leadership over if it leads, persists its state, and says why it had
-    /// stopped before, if it had. Blocks; not for async code.
+    /// Stops the node: persists its state, and says why it had stopped before, if it had. Blocks; not
+    /// for async code. [`Handle::leave`] before it spares the others an election.
     pub fn stop(self) -> Result<()> {
-        self.handle().hand_over();
         self.shared.stop()
     }
 }
@@ -190,7 +192,7 @@ impl Shared {
         let options = &self.options;
         let dir = &options.data_dir;
         let disk = self.disk.clone();
-        let store = Arc::new(SledStore::open(&dir.join("state"))?);
+        let store = Arc::new(SledStore::open(dir.join("state"))?);
         let mut replica = Replica::open(store, |next| {
             EventLog::open(disk.clone(), &dir.join("events"), next).map(Recorder::Log)
         })?;
@@ -215,7 +217,8 @@ impl Shared {
         let mut members = identity.peers.clone();
         members.extend(meta.members.clone());
         members.insert(identity.node, me);
-        let (members, members_receiver) = watch::channel(members);
+        self.members.send_replace(members);
+        let members_receiver = self.members.subscribe();
         let Some(events) = replica.recorder().log().map(|log| log.reader()) else {
             return Err(Error::Stopped);
         };
@@ -284,7 +287,10 @@ impl Shared {
             World {
                 send: Box::new(move |message| transport.send(message)),
                 fetch,
-                members,
+                members: {
+                    let shared = self.clone();
+                    Box::new(move |members| drop(shared.members.send_replace(members)))
+                },
                 progress: Box::new(|_| {}),
                 retired: Box::new(|_| {}),
                 metrics: self.metrics.clone(),
@@ -436,18 +442,24 @@ impl Handle {
         }
     }
 
+    /// Waits until the node cannot go on, or has been stopped.
+    pub async fn ended(&self) {
+        let mut became_member = self.became_member();
+        // The sender lives as long as this handle.
+        let _ = became_member.wait_for(|became| *became).await;
+        if let Some(member) = self.member() {
+            let _ = member.ended.clone().wait_for(|ended| *ended).await;
+        }
+    }
+
     /// Hands the leadership to another node, if this one leads and there is another: so that stopping
-    /// it costs no election. Blocks for a second at most.
-    fn hand_over(&self) {
+    /// it costs no election. Takes three seconds at most.
+    pub async fn leave(&self) {
         let Some(member) = self.member() else { return };
         let began = std::time::Instant::now();
         let mut asked = false;
-        while began.elapsed() < Duration::from_secs(1) {
-            let (reply, status) = oneshot::channel();
-            if member.raft.send(RaftInput::Status(reply)).is_err() {
-                return;
-            }
-            let Ok(status) = status.blocking_recv() else { return };
+        while began.elapsed() < Duration::from_secs(3) {
+            let Some(status) = self.raft_status().await else { return };
             if status.role != tenon_consensus::Role::Leader {
                 return;
             }
@@ -462,7 +474,7 @@ impl Handle {
             if !std::mem::replace(&mut asked, true) {
                 let _ = member.raft.send(RaftInput::Transfer(best.id));
             }
-            std::thread::park_timeout(Duration::from_millis(10));
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }

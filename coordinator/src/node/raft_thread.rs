@@ -55,6 +55,8 @@ pub enum RaftInput {
     FetchFailed,
     /// Its state is installed.
     Installed,
+    /// A node that is to be heard, though it is not known to be a member yet.
+    Vouch(NodeId),
     /// A member fetches a part of a snapshot.
     SnapshotProgress(NodeId),
     /// How sending a snapshot's offer went.
@@ -203,6 +205,7 @@ impl RaftThread {
                     self.core.installed(&meta);
                 }
             }
+            RaftInput::Vouch(id) => self.core.vouch_for(id),
             RaftInput::SnapshotProgress(to) => self.core.snapshot_progress(to),
             RaftInput::SnapshotReport(to, sent) => self.core.report_snapshot(to, sent),
             RaftInput::Unreachable(to) => self.core.report_unreachable(to),

@@ -26,7 +26,7 @@ const USERS: usize = 1024;
 pub(crate) struct World {
     pub send: Box<dyn Fn(Outgoing) + Send>,
     pub fetch: Box<dyn Fn(u64, FetchRequest) + Send>,
-    pub members: watch::Sender<std::collections::BTreeMap<u64, Member>>,
+    pub members: Box<dyn Fn(std::collections::BTreeMap<u64, Member>) + Send>,
     pub progress: Box<dyn Fn(Progress) + Send>,
     pub retired: Box<dyn FnMut(Retired) + Send>,
     pub metrics: Arc<Metrics>,

@@ -259,7 +259,7 @@ impl Fetch {
     }
 
     /// Takes a chunk. One that does not belong here is ignored: it is asked for again.
-    pub fn take(&mut self, replica: &mut Replica, chunk: Chunk) -> Result<()> {
+    pub fn take(&mut self, replica: &mut Replica, chunk: &Chunk) -> Result<()> {
         if !chunk.data.is_empty() && chunk.position == self.received {
             let path = &self.path;
             let file = self.disk.open_write(path).map_err(Error::io("open", path))?;
