@@ -397,3 +397,73 @@ fn an_agent_that_is_stopped_leaves_nothing_and_another_one_goes_on() {
     assert_eq!(printed.log().last().unwrap(), "ended");
     assert!(printed.events().iter().any(|event| event["kind"] == "task-lost"));
 }
+
+#[test]
+fn a_cluster_is_backed_up_restored_grown_shrunk_and_recovered() {
+    let mut fleet = Fleet::start(1);
+    let first = fleet.run(&pipeline(&task("t", "echo first")), &["-o", "json"]).expect(0);
+    let run = first.events()[0]["runId"].as_str().unwrap().to_owned();
+    fleet.ask(&["cluster", "backup", "saved"]).expect(0);
+    let again = fleet.ask(&["cluster", "backup", "saved"]).expect(2);
+    assert!(again.stderr.contains("there already"), "{}", again.stderr);
+
+    // The machine burns down; another one takes its place, and its address.
+    fleet.agent = None;
+    let url = fleet.coordinators.remove(0).url.clone();
+    let dir = fleet.tenon.dir().join("r1");
+    let restore = [
+        "cluster",
+        "restore",
+        "saved",
+        "--name",
+        "r1",
+        "--data-dir",
+        dir.to_str().unwrap(),
+        "--advertise",
+        &url,
+    ];
+    fleet.tenon.tenon(&restore).expect(0);
+    fleet.tenon.tenon(&restore).expect(3);
+    let node = fleet.coordinator("r1", url.strip_prefix("http://").unwrap());
+    fleet.coordinators.push(node);
+    fleet.leader();
+    assert_eq!(fleet.ask(&["events", &run]).expect(0).stdout, first.stdout);
+
+    // It gets company, and the company can do without it.
+    for name in ["r2", "r3"] {
+        let node = fleet.coordinator(name, "127.0.0.1:0");
+        fleet.ask(&["cluster", "add", &node.url]).expect(0);
+        fleet.coordinators.push(node);
+    }
+    fleet.agent = Some(fleet.agent("a2"));
+    fleet.ask(&["cluster", "remove", "r1"]).expect(0);
+    let mut gone = fleet.coordinators.remove(0);
+    gone.kill();
+    let second = fleet.run(&pipeline(&task("t", "echo second")), &["-o", "json"]).expect(0);
+    assert_complete(&second.events());
+    let members = fleet.json(&["cluster", "status"])["members"].as_array().unwrap().len();
+    assert_eq!(members, 2);
+
+    // One of the two is lost for ever: alone the other one can do nothing, until it is told to.
+    let other = (fleet.leader() + 1) % 2;
+    fleet.coordinators.remove(other);
+    let mut survivor = fleet.coordinators.remove(0);
+    survivor.kill();
+    let dir = fleet.tenon.dir().join(&survivor.name);
+    let recover = ["cluster", "recover", "--data-dir", dir.to_str().unwrap()];
+    let unsure = fleet.tenon.tenon(&recover).expect(2);
+    assert!(unsure.stderr.contains("--i-know"), "{}", unsure.stderr);
+    fleet.tenon.tenon(&[&recover[..], &["--i-know-that-the-others-are-lost"]].concat()).expect(0);
+    fleet.agent = None;
+    let address = survivor.url.strip_prefix("http://").unwrap().to_owned();
+    let node = fleet.coordinator(&survivor.name, &address);
+    fleet.coordinators.push(node);
+    fleet.leader();
+    for said in [&first, &second] {
+        let run = said.events()[0]["runId"].as_str().unwrap().to_owned();
+        assert_eq!(fleet.ask(&["events", &run]).expect(0).stdout, said.stdout);
+    }
+    fleet.agent = Some(fleet.agent("a3"));
+    let third = fleet.run(&pipeline(&task("t", "echo third")), &["-o", "json"]).expect(0);
+    assert_eq!(third.log(), ["third"]);
+}
