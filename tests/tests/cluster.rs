@@ -376,8 +376,11 @@ fn nodes_are_restarted_one_after_the_other_and_no_request_fails() {
     let to = fleet.coordinators[(fleet.leader() + 1) % 3].name.clone();
     fleet.ask(&["cluster", "transfer", &to]).expect(0);
     wait_until("the new leader", || fleet.coordinators[fleet.leader()].name == to);
-    let status = fleet.ask(&["cluster", "status"]).expect(0).stdout;
-    assert!(status.contains("leads") && status.contains("a1"), "{status}");
+    // The agent follows it.
+    wait_until("the agent at the new leader", || {
+        let status = fleet.ask(&["cluster", "status"]).expect(0).stdout;
+        status.contains("leads") && status.contains("a1")
+    });
 }
 
 #[test]
