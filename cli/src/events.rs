@@ -101,7 +101,7 @@ impl Pretty {
             }
         }
         let head =
-            format!("{time} {:>7} {} ", event["seq"].as_u64().unwrap_or_default(), pad(kind, 12));
+            format!("{time} {:>7} {} ", event["seq"].as_u64().unwrap_or_default(), pad(kind, 13));
         let tail =
             [place.as_str(), &words.join(" ")].join(if place.is_empty() { "" } else { "  " });
         let width = self.columns.saturating_sub(head.chars().count()).max(20);
@@ -134,7 +134,10 @@ mod tests {
             "agent": "a1", "message": "x".repeat(200),
         });
         let line = pretty.short(&event);
-        assert!(line.starts_with("10:20:30      42 task-end     r-t  failed Failed xxx"), "{line}");
+        assert!(
+            line.starts_with("10:20:30      42 task-end      r-t  failed Failed xxx"),
+            "{line}"
+        );
         assert!(line.chars().count() <= 60, "{line}");
     }
 

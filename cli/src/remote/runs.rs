@@ -182,7 +182,10 @@ pub async fn explain(remote: &Remote, args: &RunsExplainArgs) -> Result<Exit, Fa
         if !explained.why.is_empty() {
             text.push_str(&format!("{}\n", explained.why));
         }
-        text + &table(&["TASK", "STATE", "AGENT", "WHY"], &rows)
+        if !rows.is_empty() {
+            text.push_str(&table(&["TASK", "STATE", "AGENT", "WHY"], &rows));
+        }
+        text
     })?;
     Ok(Exit::Success)
 }
