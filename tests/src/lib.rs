@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "test support: a failure here is a failure of the test")]
 
 pub mod docker;
+pub mod fleet;
 pub mod mount;
 
 use std::io::Write;

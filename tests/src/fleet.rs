@@ -1,0 +1,191 @@
+//! A fleet of processes: coordinators, an agent, and `tenon` with `--server`.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use crate::{Said, Tenon, wait_until};
+
+const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n";
+
+/// A process of the fleet; it does not outlive the test.
+pub struct Process {
+    /// The process itself.
+    pub child: Child,
+    /// Where it listens; empty for an agent.
+    pub url: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl Process {
+    /// Kills it, if it still runs.
+    pub fn kill(&mut self) {
+        // One that has ended needs no killing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Coordinators and an agent, all of one test. The agent is dropped first, so that it leaves nothing.
+pub struct Fleet {
+    /// The agent.
+    pub agent: Option<Process>,
+    /// The coordinators, in the order in which they were started.
+    pub coordinators: Vec<Process>,
+    /// Directories, and the command.
+    pub tenon: Tenon,
+}
+
+impl Fleet {
+    /// A cluster of so many coordinators with one agent.
+    pub fn start(nodes: usize) -> Fleet {
+        let tenon = Tenon::host();
+        tenon.file("secrets.key", KEY);
+        let mut fleet = Fleet { agent: None, coordinators: Vec::new(), tenon };
+        for number in 1..=nodes {
+            let node = fleet.coordinator(&format!("c{number}"), "127.0.0.1:0");
+            fleet.coordinators.push(node);
+        }
+        let first = fleet.coordinators[0].url.clone();
+        let mut init = vec!["cluster", "init", "--server", &first];
+        for peer in &fleet.coordinators[1..] {
+            init.extend(["--peer", &peer.url]);
+        }
+        fleet.tenon.tenon(&init).expect(0);
+        wait_until("all nodes to be voters and ready", || {
+            fleet.coordinators.iter().all(|node| {
+                let status = fleet.status(&node.url);
+                let members = status["members"].as_array().cloned().unwrap_or_default();
+                let voters = members.iter().filter(|member| member["role"] == "voter").count();
+                voters == nodes && status["ready"] == true
+            })
+        });
+        fleet.agent = Some(fleet.agent("a1"));
+        wait_until("the agent", || {
+            fleet.status(&fleet.servers())["agents"]
+                .as_array()
+                .is_some_and(|agents| agents.iter().any(|agent| agent["state"] == "up"))
+        });
+        fleet
+    }
+
+    /// Starts a coordinator that belongs to no cluster yet, or to the one that its directory says.
+    pub fn coordinator(&self, name: &str, listen: &str) -> Process {
+        let dir = self.tenon.dir().join(name);
+        let mut command = self.tenon.command(&[
+            "coordinator",
+            "--name",
+            name,
+            "--listen",
+            listen,
+            "--data-dir",
+            dir.to_str().unwrap(),
+            "--secrets-key",
+            self.tenon.dir().join("secrets.key").to_str().unwrap(),
+        ]);
+        let mut child = command.stderr(self.log(name)).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some(url) = line.trim().strip_prefix("listening on ") else {
+            let log = fs::read_to_string(self.tenon.dir().join(format!("{name}.log")));
+            panic!("{name} says {line:?} and {log:?}");
+        };
+        Process { url: url.to_owned(), name: name.to_owned(), child }
+    }
+
+    /// Starts an agent.
+    pub fn agent(&self, name: &str) -> Process {
+        let args = [
+            "agent",
+            "--name",
+            name,
+            "--backend",
+            "host",
+            "--server",
+            &self.servers(),
+            "--label",
+            "zone=b",
+        ];
+        let mut command = self.tenon.command(&args);
+        let child = command.stdout(Stdio::null()).stderr(self.log(name)).spawn().unwrap();
+        Process { child, url: String::new(), name: name.to_owned() }
+    }
+
+    fn log(&self, name: &str) -> File {
+        let path = self.tenon.dir().join(format!("{name}.log"));
+        File::options().create(true).append(true).open(path).unwrap()
+    }
+
+    /// What `--server` names.
+    pub fn servers(&self) -> String {
+        let urls: Vec<&str> = self.coordinators.iter().map(|node| node.url.as_str()).collect();
+        urls.join(",")
+    }
+
+    /// Runs `tenon` against the cluster.
+    pub fn ask(&self, args: &[&str]) -> Said {
+        let mut all = args.to_vec();
+        let servers = self.servers();
+        all.extend(["--server", &servers]);
+        self.tenon.tenon(&all)
+    }
+
+    /// What the cluster answers as JSON.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let said = self.ask(&[args, &["-o", "json"]].concat()).expect(0);
+        serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// Runs what the YAML holds on the cluster.
+    pub fn run(&self, yaml: &str, args: &[&str]) -> Said {
+        self.tenon.run(yaml, &[args, &["--server", &self.servers()]].concat())
+    }
+
+    /// Null while a node does not answer.
+    pub fn status(&self, url: &str) -> Value {
+        let said = self.tenon.tenon(&["cluster", "status", "-o", "json", "--server", url]);
+        serde_json::from_str(&said.stdout).unwrap_or_default()
+    }
+
+    /// Position of the leader among the coordinators.
+    pub fn leader(&self) -> usize {
+        let mut found = None;
+        wait_until("a leader", || {
+            let url = self.status(&self.servers())["leaderUrl"].as_str().map(str::to_owned);
+            found = self.coordinators.iter().position(|node| Some(&node.url) == url.as_ref());
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Starts the process again that was at this position, at the same address.
+    pub fn restart(&mut self, position: usize) {
+        let node = &mut self.coordinators[position];
+        node.kill();
+        let (name, url) = (node.name.clone(), node.url.clone());
+        let address = url.strip_prefix("http://").unwrap();
+        self.coordinators[position] = self.coordinator(&name, address);
+    }
+
+    /// `tenon run` in the background, writing to a file.
+    pub fn start_run(&self, yaml: &str, args: &[&str]) -> (Child, PathBuf) {
+        let out = self.tenon.dir().join("run.out");
+        let servers = self.servers();
+        let all = [&["run", "-f", "-", "-o", "json", "--server", &servers], args].concat();
+        let mut command = self.tenon.command(&all);
+        command.stdin(Stdio::piped()).stdout(File::create(&out).unwrap());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
+        (child, out)
+    }
+}
