@@ -91,7 +91,7 @@ impl Bench {
         Ok(Measure {
             name: "one-step TaskRun on Docker, added to `docker run --rm busybox true`".to_owned(),
             value: ours - theirs,
-            unit: "ms",
+            unit: "ms".into(),
             rival: Some(("docker run".to_owned(), theirs)),
             goal: Goal::AtMost(100.0),
         })
@@ -107,7 +107,7 @@ impl Bench {
         Ok(Measure {
             name: "ten-step TaskRun on Docker, relative to ten `docker run` in sequence".to_owned(),
             value: ours / theirs,
-            unit: "×",
+            unit: "×".into(),
             rival: Some(("ten docker run".to_owned(), 1.0)),
             goal: Goal::AtMost(0.5),
         })
@@ -122,7 +122,7 @@ impl Bench {
         Ok(Measure {
             name: "one-step TaskRun on the host, whole process".to_owned(),
             value: ours,
-            unit: "ms",
+            unit: "ms".into(),
             rival: Some(("sh -c true".to_owned(), theirs)),
             goal: Goal::AtMost(30.0),
         })
@@ -164,14 +164,14 @@ impl Bench {
             Measure {
                 name: "1,000,000 lines of 100 bytes to `-o json`, every line there".to_owned(),
                 value: median(rates),
-                unit: "lines/s",
+                unit: "lines/s".into(),
                 rival: Some(("docker run > file".to_owned(), median(rivals))),
                 goal: Goal::AtLeast(150_000.0),
             },
             Measure {
                 name: "peak memory of `tenon` meanwhile".to_owned(),
                 value: median(peaks),
-                unit: "MB",
+                unit: "MB".into(),
                 rival: None,
                 goal: Goal::AtMost(150.0),
             },
@@ -198,7 +198,7 @@ impl Bench {
         Ok(Measure {
             name: format!("`tenon validate` of {what}"),
             value: median(times),
-            unit: "s",
+            unit: "s".into(),
             rival: None,
             goal: Goal::AtMost(0.3),
         })
@@ -240,7 +240,7 @@ impl Bench {
         Ok(Measure {
             name: "load, validate and plan a 1,000-task Pipeline".to_owned(),
             value,
-            unit: "ms",
+            unit: "ms".into(),
             rival: None,
             goal: Goal::AtMost(50.0),
         })

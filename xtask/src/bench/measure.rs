@@ -1,5 +1,6 @@
 //! One measured figure, and how a list of them is shown.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ pub struct Measure {
     /// Ours.
     pub value: f64,
     /// Of `value`, `rival` and `goal`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// What the same thing takes without Tenon, and how that is called; none for a bare limit.
     pub rival: Option<(String, f64)>,
     /// The goal.
@@ -25,18 +26,22 @@ pub enum Goal {
     AtMost(f64),
     /// At least this.
     AtLeast(f64),
+    /// Nothing is asked of it.
+    None,
 }
 
 impl Measure {
-    fn met(&self) -> bool {
+    fn met(&self) -> Option<bool> {
         match self.goal {
-            Goal::AtMost(limit) => self.value <= limit,
-            Goal::AtLeast(limit) => self.value >= limit,
+            Goal::AtMost(limit) => Some(self.value <= limit),
+            Goal::AtLeast(limit) => Some(self.value >= limit),
+            Goal::None => None,
         }
     }
 }
 
-/// One object a measure: `name`, `value`, `unit`, `rival`, `goal`, `met`.
+/// One object a measure: `name`, `value`, `unit`, `rival`, `goal`, `met`; the last two are null where
+/// nothing is asked.
 pub fn to_json(measures: &[Measure]) -> String {
     let rows: Vec<Value> = measures
         .iter()
@@ -65,7 +70,11 @@ pub fn to_table(measures: &[Measure]) -> String {
             Some((name, value)) => format!("{} {} ({name})", rounded(*value), measure.unit),
             None => "–".to_owned(),
         };
-        let met = if measure.met() { "yes" } else { "no" };
+        let met = match measure.met() {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "–",
+        };
         writeln!(
             table,
             "| {} | {} {} | {rival} | {} | {met} |",
@@ -80,9 +89,10 @@ pub fn to_table(measures: &[Measure]) -> String {
 }
 
 /// The bare number; `met` says on which side of it the value should be.
-fn limit(goal: Goal) -> f64 {
+fn limit(goal: Goal) -> Option<f64> {
     match goal {
-        Goal::AtMost(limit) | Goal::AtLeast(limit) => limit,
+        Goal::AtMost(limit) | Goal::AtLeast(limit) => Some(limit),
+        Goal::None => None,
     }
 }
 
@@ -90,6 +100,7 @@ fn goal_text(goal: Goal) -> String {
     match goal {
         Goal::AtMost(limit) => format!("≤ {limit}"),
         Goal::AtLeast(limit) => format!("≥ {limit}"),
+        Goal::None => "–".to_owned(),
     }
 }
 

@@ -2,17 +2,26 @@
 //! that meets the goal. A missed goal is printed as missed and is no failure: figures are for people
 //! and for docs/performance.md, never for tests.
 
+mod control_plane;
 mod local;
 mod measure;
 
-/// `cargo xtask bench SUITE [--json]`; the exit code.
+/// `cargo xtask bench SUITE [--json] ..`; the exit code.
 pub fn run(args: &[String]) -> i32 {
     let json = args.iter().any(|arg| arg == "--json");
     let catalog = args.iter().position(|arg| arg == "--catalog").and_then(|at| args.get(at + 1));
     let outcome = match args.first().map(String::as_str) {
         Some("local") => local::run(catalog.map(String::as_str)),
+        Some("control-plane") => {
+            let rest: Vec<String> =
+                args[1..].iter().filter(|arg| *arg != "--json").cloned().collect();
+            control_plane::run(&rest)
+        }
         _ => {
-            eprintln!("usage: cargo xtask bench local [--json] [--catalog DIR]");
+            eprintln!(
+                "usage: cargo xtask bench local [--json] [--catalog DIR]\n       \
+                 cargo xtask bench control-plane [--json] [--quick] [--only NAME].."
+            );
             return 2;
         }
     };

@@ -1,0 +1,72 @@
+//! Measures the control plane: real nodes of the release binary on loopback, agents that only
+//! pretend. `cargo xtask bench control-plane` builds and runs it, and shows what it prints: one JSON
+//! object a line for each figure, as soon as it is known.
+//!
+//! Rivals are measured in turn with us, in the same run, on the same disk. Seeds are fixed. A missed
+//! goal is printed as missed; only what cannot be measured is an error.
+
+mod agent;
+mod cluster;
+mod etcd;
+mod failover;
+mod figure;
+mod followers;
+mod footprint;
+mod journal;
+mod latency;
+mod load;
+mod process;
+mod proposals;
+mod setting;
+mod tasks;
+mod watch;
+
+use std::process::ExitCode;
+
+use figure::Figure;
+use setting::Setting;
+
+/// What went wrong, for people.
+type Failure = String;
+type Result<T> = std::result::Result<T, Failure>;
+
+/// What can be measured, in the order in which it is.
+const NAMES: [&str; 7] =
+    ["journal", "proposals", "tasks", "latency", "followers", "failover", "footprint"];
+
+fn main() -> ExitCode {
+    let outcome = Setting::of_arguments(std::env::args().skip(1)).and_then(|setting| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("cannot start: {error}"))?;
+        runtime.block_on(measure(&setting))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn measure(setting: &Setting) -> Result<()> {
+    for name in NAMES {
+        if !setting.wants(name) {
+            continue;
+        }
+        eprintln!("==> {name}");
+        let figures: Vec<Figure> = match name {
+            "journal" => journal::measure(setting)?,
+            "proposals" => proposals::measure(setting).await?,
+            "tasks" => tasks::measure(setting).await?,
+            "latency" => latency::measure(setting).await?,
+            "followers" => followers::measure(setting).await?,
+            "failover" => failover::measure(setting).await?,
+            _ => footprint::measure(setting).await?,
+        };
+        figures.iter().for_each(Figure::print);
+    }
+    setting.clean()
+}
