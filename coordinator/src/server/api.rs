@@ -16,10 +16,11 @@ use tenon_proto::control::v1::{
     RunObjects, SubmitRequest, SubmitResponse, SubscribeRequest, TransferRequest,
 };
 use tenon_tekton::load::Source;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::control_plane::{Change, ControlPlane, Items, Once};
+use super::control_plane::{Change, ControlPlane, Items, Once, Readiness};
 use super::fault::{self, Fault, Result};
 use super::metrics::{Counted, Metrics};
 use super::query::Query;
@@ -45,8 +46,12 @@ pub struct Api {
     pub node: Arc<dyn ControlPlane>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
-    /// Ends all streams.
+    /// Ends all streams, and lets no further request in.
     pub shutdown: CancellationToken,
+    /// Then, when the requests under way are done, lets go of the other nodes.
+    pub closing: CancellationToken,
+    /// How many requests are under way.
+    pub under_way: watch::Sender<usize>,
     /// How much is too much.
     pub limits: Limits,
 }
@@ -156,6 +161,9 @@ impl Api {
             "" => None,
             id => Some(fields::run_id(id)?),
         };
+        if self.shutdown.is_cancelled() {
+            return Err(stopping());
+        }
         let open = self.metrics.subscribers.get();
         if open >= self.limits.subscribers {
             let message = format!("{open} streams of events are open on this node already");
@@ -173,6 +181,14 @@ impl Api {
         let patience = Patience { idle: self.limits.idle, stall: self.limits.stall };
         let counted = Counted::new(self.metrics.clone());
         Subscription::open(self.node.clone(), wish, patience, self.shutdown.clone(), counted).await
+    }
+
+    /// Whether this node can serve, and will for a while.
+    pub fn readiness(&self) -> Readiness {
+        match self.shutdown.is_cancelled() {
+            true => Readiness::NotReady("it is stopping".to_owned()),
+            false => self.node.readiness(),
+        }
     }
 
     /// The cluster as this node sees it.
@@ -233,7 +249,9 @@ impl Api {
         answer: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let begun = Instant::now();
+        let under_way = UnderWay::new(&self.under_way);
         let result = answer.await;
+        drop(under_way);
         let code = result.as_ref().map_or_else(|fault| fault.code(), |_| "ok");
         let labels = [
             ("protocol", protocol.to_owned()),
@@ -283,8 +301,32 @@ impl Api {
         asked: Asked,
         answer: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
+        if self.shutdown.is_cancelled() {
+            return Err(stopping());
+        }
         let late = asked.deadline + Duration::from_millis(50);
         tokio::time::timeout_at(late, answer).await.unwrap_or_else(|_| Err(Fault::deadline()))
+    }
+}
+
+/// The node stops: whoever asks, asks another one.
+pub fn stopping() -> Fault {
+    Fault::new("unavailable/stopping", "this node is stopping").hint("ask another node")
+}
+
+/// One request, for as long as it is under way.
+struct UnderWay<'a>(&'a watch::Sender<usize>);
+
+impl UnderWay<'_> {
+    fn new(count: &watch::Sender<usize>) -> UnderWay<'_> {
+        count.send_modify(|count| *count += 1);
+        UnderWay(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
@@ -72,6 +73,8 @@ pub struct ServerOptions {
 
 /// How long requests that are being done may take when the server stops.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// How long their answers may be on the way then.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// What may be under way on one stream: agents and peers send bulk.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// And on one connection.
@@ -96,8 +99,8 @@ pub fn check_address(address: SocketAddr, insecure: bool) -> Result<()> {
         .hint("listen on a loopback address, or say --insecure if the network is trusted"))
 }
 
-/// Serves until `shutdown`, then until the requests under way are done; streams end at once, with
-/// the reason.
+/// Serves until `shutdown`. Then streams end with the reason, no further request is let in, and those
+/// under way are done, for which the other nodes are still listened to; then nobody is.
 pub async fn serve(
     node: Arc<dyn ControlPlane>,
     metrics: Arc<Metrics>,
@@ -106,9 +109,19 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<()> {
     check_address(listener.local_addr().map_err(Fault::internal)?, options.insecure)?;
-    let api = Api { node, metrics, shutdown: shutdown.clone(), limits: options.limits };
+    let closing = CancellationToken::new();
+    let (under_way, mut requests) = watch::channel(0);
+    let api = Api {
+        node,
+        metrics,
+        shutdown: shutdown.clone(),
+        closing: closing.clone(),
+        under_way,
+        limits: options.limits,
+    };
     let tasks = Arc::new(Tasks::default());
     let routes = grpc::add(http::router(&api).into(), &api, &tasks)?;
+    drop(api);
     let incoming =
         TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));
     let serving = tonic::transport::Server::builder()
@@ -119,14 +132,18 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    let too_late = async {
+        .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+    let stopping = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(LAST_REQUESTS).await;
+        let done = requests.wait_for(|requests| *requests == 0);
+        // Those that take longer are told that their time is up, as they would be anyway.
+        let _ = tokio::time::timeout(LAST_REQUESTS, done).await;
+        closing.cancel();
+        tokio::time::sleep(LAST_ANSWERS).await;
     };
     tokio::select! {
         served = serving => served.map_err(Fault::internal),
-        () = too_late => Ok(()),
+        () = stopping => Ok(()),
     }
 }
 

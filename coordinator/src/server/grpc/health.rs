@@ -16,7 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Service {
     fn health(&self) -> HealthCheckResponse {
-        let status = match self.api.node.readiness() {
+        let status = match self.api.readiness() {
             Readiness::Ready => ServingStatus::Serving,
             Readiness::NotReady(_) => ServingStatus::NotServing,
         };

@@ -9,6 +9,7 @@ use tenon_proto::raft::v1::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Service};
+use crate::server::api::stopping;
 use crate::server::fault::{Fault, Result};
 
 /// A stream of a peer that was let in.
@@ -27,10 +28,11 @@ impl Exchange {
             return Some(Ok(PeerReply { reply: Some(peer_reply::Reply::Header(header)) }));
         }
         loop {
-            let shutdown = self.service.api.shutdown.clone();
+            // Later than everything else: requests under way still need the other nodes.
+            let closing = self.service.api.closing.clone();
             let message = tokio::select! {
                 message = self.inbound.message() => message,
-                () = shutdown.cancelled() => return Some(Err(stopping().into())),
+                () = closing.cancelled() => return Some(Err(stopping().into())),
             };
             let batch = match message {
                 Ok(Some(PeerMessage { message: Some(peer_message::Message::Batch(batch)) })) => {
@@ -99,8 +101,4 @@ impl Peers for Service {
 
 fn malformed() -> Fault {
     Fault::new("peer/malformed", "a stream between nodes is a header, then batches of messages")
-}
-
-fn stopping() -> Fault {
-    Fault::new("unavailable/stopping", "this node is stopping")
 }

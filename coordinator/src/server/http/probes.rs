@@ -11,7 +11,7 @@ pub async fn healthz(_: Call) -> Result<Response> {
 }
 
 pub async fn readyz(call: Call) -> Result<Response> {
-    match call.api.node.readiness() {
+    match call.api.readiness() {
         Readiness::Ready => Ok(content("text/plain; charset=utf-8", "ok\n")),
         Readiness::NotReady(why) => Err(Fault::new("unavailable/not-ready", why)),
     }

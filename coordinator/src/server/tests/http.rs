@@ -185,6 +185,37 @@ async fn nonsense_on_the_wire_ends_that_connection_only() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_stopping_server_answers_what_it_was_asked_before() {
+    let server = Server::start(Limits::default()).await;
+    server.node.quorum.store(false, Ordering::Relaxed);
+    let address = server.address;
+    let mut asked = JoinSet::new();
+    let body = submit(MANIFEST, "");
+    let request = format!(
+        "POST /v1/runs HTTP/1.1\r\nhost: x\r\nconnection: close\r\nrequest-timeout: 1s\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    asked.spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        Answer::parse(&answer)
+    });
+    // The node has the request when it waits for the quorum.
+    tokio::time::timeout(LATE, server.node.waiting.notified()).await.unwrap();
+    server.shutdown.cancel();
+    let refused = server.get("/v1/runs").await;
+    assert_eq!(refused.fault(), (503, "unavailable/stopping".to_owned()));
+    assert_eq!(server.get("/readyz").await.status, 503);
+    assert_eq!(server.get("/healthz").await.status, 200);
+    let answer = asked.join_next().await.unwrap().unwrap();
+    assert_eq!(answer.fault(), (503, "unavailable/no-quorum".to_owned()));
+    server.stop().await;
+}
+
 #[test]
 fn others_are_let_in_only_if_that_is_said() {
     use crate::server::check_address;

@@ -25,6 +25,8 @@ pub struct MadeUp {
     pub runs: Mutex<BTreeMap<RunId, Run>>,
     pub keys: Mutex<BTreeMap<String, (String, RunId)>>,
     pub quorum: AtomicBool,
+    /// Told when a request begins to wait for the quorum.
+    pub waiting: tokio::sync::Notify,
 }
 
 pub struct Records {
@@ -130,6 +132,7 @@ impl MadeUp {
             runs: Mutex::default(),
             keys: Mutex::default(),
             quorum: AtomicBool::new(true),
+            waiting: tokio::sync::Notify::new(),
         }
     }
 
@@ -151,6 +154,7 @@ impl MadeUp {
 
     async fn agreed(&self, deadline: Instant) -> Result<()> {
         if !self.quorum.load(Ordering::Relaxed) {
+            self.waiting.notify_one();
             tokio::time::sleep_until(deadline).await;
             return Err(Fault::new("unavailable/no-quorum", "there is no quorum"));
         }
