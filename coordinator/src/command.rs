@@ -33,6 +33,15 @@ pub enum Command {
         /// The agent's name.
         agent: String,
     },
+    /// No agent can take an attempt now.
+    Defer {
+        /// When.
+        time: Time,
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Why, for people.
+        message: String,
+    },
     /// An agent begins a session with a numbering of its own.
     Agent {
         /// When.
@@ -152,6 +161,7 @@ impl Command {
         match self {
             Command::Submit { time, .. }
             | Command::Place { time, .. }
+            | Command::Defer { time, .. }
             | Command::Agent { time, .. }
             | Command::Report { time, .. }
             | Command::Skip { time, .. }

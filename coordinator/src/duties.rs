@@ -10,10 +10,9 @@ use std::sync::Arc;
 
 use tenon_engine::plan::{self, Snapshot, Waiting};
 use tenon_engine::work::Work;
-use tenon_engine::{AttemptId, Engine, Report, RunId};
+use tenon_engine::{AttemptId, Engine, Report, RunId, Time};
 use tenon_proto::agent::v1::coordinator_message::Message;
 use tenon_proto::agent::v1::{CoordinatorMessage, EndRun, Hello, RunSpec, Stop, TaskInvocation};
-use tenon_tekton::Object;
 
 use crate::masking::Secrets;
 use crate::materials::Materials;
@@ -24,6 +23,14 @@ pub type SessionId = u64;
 
 /// How many waiting attempts are looked at in the first round, for each free slot.
 const LOOK_AHEAD: usize = 4;
+/// An attempt has to wait so long before an event says why, in milliseconds.
+const WORTH_SAYING_MS: i64 = 2_000;
+/// So long until another event may say that the reason has changed, in milliseconds.
+const SAY_AGAIN_MS: i64 = 10_000;
+/// Between looks at what waits, in milliseconds.
+const DEFERRALS_MS: i64 = 1_000;
+/// At most so many attempts are spoken about at a time.
+const DEFERRALS: usize = 100;
 
 /// The leader's knowledge besides the engine's state.
 #[derive(Default)]
@@ -41,6 +48,16 @@ pub(crate) struct Duties {
     placing: BTreeMap<AttemptId, String>,
     /// Capacity or demand has changed since the last plan.
     plan_due: bool,
+    /// Attempts that wait, and what was said about it.
+    deferred: BTreeMap<AttemptId, Deferred>,
+    next_deferral: Time,
+}
+
+/// An attempt that waits for an agent.
+struct Deferred {
+    since: Time,
+    /// When and why, if it was said.
+    said: Option<(Time, String)>,
 }
 
 struct Session {
@@ -319,6 +336,44 @@ impl Duties {
         placements
     }
 
+    /// When [`Duties::deferrals`] is due, if anything waits.
+    pub(crate) fn next_deferral(&self) -> Option<Time> {
+        (!self.waiting.is_empty() && !self.any_agent).then_some(self.next_deferral)
+    }
+
+    /// The attempts whose waiting is to be explained by an event, and why they wait.
+    pub(crate) fn deferrals(&mut self, engine: &Engine, now: Time) -> Vec<(AttemptId, String)> {
+        if self.next_deferral().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.next_deferral = now.plus_millis(DEFERRALS_MS);
+        let waiting: BTreeSet<&AttemptId> =
+            self.waiting.values().flatten().map(|waiting| &waiting.attempt).collect();
+        self.deferred.retain(|attempt, _| waiting.contains(attempt));
+        for attempt in waiting {
+            let deferred = || Deferred { since: now, said: None };
+            self.deferred.entry(attempt.clone()).or_insert_with(deferred);
+        }
+        let is_due = |deferred: &Deferred| {
+            deferred.since.plus_millis(WORTH_SAYING_MS) <= now
+                && deferred.said.as_ref().is_none_or(|(at, _)| at.plus_millis(SAY_AGAIN_MS) <= now)
+        };
+        let due = self.deferred.iter().filter(|(_, deferred)| is_due(deferred));
+        let runs: BTreeSet<RunId> = due.map(|(attempt, _)| attempt.run).take(DEFERRALS).collect();
+        let mut deferrals = Vec::new();
+        let plans: Vec<plan::Explanation> =
+            runs.into_iter().flat_map(|run| self.explain(engine, run)).collect();
+        for plan in plans {
+            let Some(deferred) = self.deferred.get_mut(&plan.attempt) else { continue };
+            let new = deferred.said.as_ref().is_none_or(|(_, said)| *said != plan.message);
+            if is_due(deferred) && new {
+                deferred.said = Some((now, plan.message.clone()));
+                deferrals.push((plan.attempt, plan.message));
+            }
+        }
+        deferrals
+    }
+
     /// How many attempts wait for an agent.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.values().map(Vec::len).sum()
@@ -350,12 +405,11 @@ fn message(message: Message) -> CoordinatorMessage {
 }
 
 fn run_spec(engine: &Engine, run: RunId) -> RunSpec {
-    let objects = engine.objects(run);
-    let metadata = objects.first().and_then(Object::metadata);
+    let (namespace, name) = engine.name_of(run).unwrap_or_default();
     RunSpec {
         run_id: run.to_string(),
-        namespace: metadata.map(|metadata| metadata.namespace.clone()).unwrap_or_default(),
-        name: metadata.map(|metadata| metadata.name.clone()).unwrap_or_default(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
         ..RunSpec::default()
     }
 }

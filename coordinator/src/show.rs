@@ -9,6 +9,7 @@ use tenon_engine::plan;
 use tenon_proto::control::v1::{
     ExplainRunResponse, Member as WireMember, Run, TaskCounts, TaskExplanation,
 };
+use tenon_reporter::history::RunStatus;
 use tokio::sync::watch;
 
 use crate::replica::{Member, RunRecord};
@@ -28,7 +29,7 @@ pub(crate) fn run(record: &RunRecord) -> Run {
         reason: summary.reason.clone().unwrap_or_default(),
         message: summary.message.clone().unwrap_or_default(),
         created_at: tenon_engine::Time(created).to_string(),
-        started_at: Some(summary.started.to_string()),
+        started_at: (summary.status != RunStatus::Pending).then(|| summary.started.to_string()),
         ended_at: summary.ended.map(|ended| ended.to_string()),
         duration_ms: summary.duration_ms(),
         tasks: Some(TaskCounts {

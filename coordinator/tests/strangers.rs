@@ -52,11 +52,9 @@ async fn raft_messages_of_a_stranger_are_refused() {
         let answer = peers(&nodes[0]).await.exchange(iter(messages)).await;
         let status = match answer {
             Err(status) => status,
-            Ok(stream) => loop {
-                match stream.into_inner().message().await {
-                    Err(status) => break status,
-                    Ok(reply) => panic!("{stranger:?} was let in: {reply:?}"),
-                }
+            Ok(stream) => match stream.into_inner().message().await {
+                Err(status) => status,
+                Ok(reply) => panic!("{stranger:?} was let in: {reply:?}"),
             },
         };
         assert!(from_status(&status).code.starts_with("peer/"), "{stranger:?}: {status:?}");

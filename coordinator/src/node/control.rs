@@ -40,6 +40,8 @@ use crate::{history, materials::Materials, show};
 const SESSION: usize = 256;
 /// A follower that is at most so many entries behind has caught up.
 const NEARLY: u64 = 1000;
+/// So many members may have been added without this node having heard of it.
+const UNHEARD_OF: u64 = 16;
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
@@ -536,7 +538,7 @@ impl Handle {
         }
         let newest = members.keys().next_back().copied().unwrap_or(0);
         drop(members);
-        if header.from < newest {
+        if header.from < newest || header.from > newest + UNHEARD_OF {
             let why = format!("node {} is no member of this cluster", header.from);
             return Err(Fault::new("peer/stranger", why));
         }

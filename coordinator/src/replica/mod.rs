@@ -311,6 +311,16 @@ impl Replica {
                 )?;
                 run
             }
+            Command::Defer { attempt, message, .. } => {
+                let run = attempt.run;
+                let reason = "infra/no-agent".to_owned();
+                self.engine_command(
+                    index,
+                    tenon_engine::Command::Defer { time, attempt, reason, message },
+                    effects,
+                )?;
+                run
+            }
             Command::Agent { agent, incarnation, .. } => {
                 let known = self.meta.agents.get(&agent);
                 if known.is_none_or(|known| known.incarnation != incarnation) {

@@ -1,0 +1,83 @@
+//! What clients ask for, until it is answered, and what becomes of proposals on their way.
+
+use tenon_engine::Time;
+
+use super::{CloseReason, Coordinator, Output, Own, READ_AGAIN_MS, Read, Request, RequestError};
+use crate::command::Command;
+use crate::entry::{RequestId, encode_proposal};
+use crate::waiting::Token;
+
+impl Coordinator {
+    pub(super) fn request(&mut self, token: Token, request: Request, deadline: Time) {
+        let time = self.now;
+        let id = self.next_id();
+        let command = match request {
+            Request::Submit { submission, materials, key } => {
+                let sealed = match &self.options.key {
+                    Some(seal) => seal.seal(submission.run_id, &materials),
+                    None if materials.is_empty() => Vec::new(),
+                    None => {
+                        self.out.push(Output::Answer(token, Err(RequestError::NoKey)));
+                        return;
+                    }
+                };
+                Command::Submit { time, submission, materials: sealed, key }
+            }
+            Request::Cancel { run, mode, message, now } => {
+                Command::Cancel { time, run, mode, message, now }
+            }
+            Request::Release { run } => Command::Release { time, run },
+            Request::NewNode => Command::NewNode { time },
+            Request::Probe { payload } => Command::Probe { time, payload },
+            Request::Read => {
+                let again = time.plus_millis(READ_AGAIN_MS);
+                self.reads.insert(id, Read { token, deadline, again, index: None });
+                self.out.push(Output::ReadIndex(id));
+                return;
+            }
+        };
+        let proposal = encode_proposal(id, &command);
+        let (bytes, limit) = (proposal.len(), self.options.max_proposal_bytes);
+        if bytes > limit {
+            self.out.push(Output::Answer(token, Err(RequestError::TooLarge { bytes, limit })));
+            return;
+        }
+        self.proposals.add(id, token, proposal.clone(), time, deadline);
+        self.out.push(Output::Propose { id, proposal });
+    }
+
+    pub(super) fn next_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId { node: self.options.node, number: self.next_request }
+    }
+
+    pub(super) fn propose_own(&mut self, command: &Command, own: Own) {
+        let id = self.next_id();
+        self.own.insert(id, own);
+        self.out.push(Output::Propose { id, proposal: encode_proposal(id, command) });
+    }
+
+    pub(super) fn refused(&mut self, id: RequestId) {
+        self.proposals.refused(id, self.now);
+        match self.own.remove(&id) {
+            Some(Own::Place(attempt)) => self.duties.not_placed(&attempt),
+            Some(Own::Report(session)) => {
+                // What follows it may be taken, and would then be out of order.
+                self.duties.detach(session);
+                self.out.push(Output::Close(session, CloseReason::Again));
+            }
+            Some(Own::Lead) if self.leader == Some(self.options.node) => {
+                let (node, name, term) = (self.options.node, self.options.name.clone(), self.term);
+                self.propose_own(&Command::Lead { time: self.now, node, name, term }, Own::Lead);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn too_late(&self) -> RequestError {
+        match self.leader {
+            Some(_) => RequestError::Deadline,
+            None => RequestError::NoQuorum,
+        }
+    }
+}
