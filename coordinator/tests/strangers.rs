@@ -41,7 +41,6 @@ async fn raft_messages_of_a_stranger_are_refused() {
     };
     let strangers = [
         Header { cluster_id: "01JD3ZQ2T9F8V6K4M1N7P5R3S0".to_owned(), ..good.clone() },
-        Header { from: 99, ..good.clone() },
         Header { from: 0, ..good.clone() },
         Header { to: 99, ..good.clone() },
         Header { protocol: 9999, ..good.clone() },
@@ -70,17 +69,29 @@ async fn raft_messages_of_a_stranger_are_refused() {
     assert_eq!(from_status(&refused).code, "peer/malformed");
     // A member that sends nonsense: what it sends is dropped, the node goes on.
     let nonsense: [&[u8]; 4] = [b"", b"\xff\xff\xff\xff", b"\x08\xff\x01", &[0x0a; 4096]];
-    let messages = [header(good), batch(&nonsense)];
+    let messages = [header(good.clone()), batch(&nonsense)];
     let _ = peers(&nodes[0]).await.exchange(iter(messages)).await;
     let adopt = AdoptRequest { cluster_id: "other".to_owned(), id: 7, ..AdoptRequest::default() };
     let refused = peers(&nodes[0]).await.adopt(adopt).await.unwrap_err();
     assert!(from_status(&refused).code.starts_with("conflict/"), "{refused:?}");
 
-    leader(&nodes).await;
+    let leads = leader(&nodes).await;
     for node in &nodes {
         node.submit().await;
     }
     assert_eq!(nodes[0].get("/v1/cluster").await.json()["term"], term, "an election for nothing");
+
+    // A member that was removed is a stranger from then on.
+    let gone = usize::from(leads != 1);
+    let status = nodes[gone].get("/v1/cluster").await.json();
+    let id_of_gone = status["node"].as_u64().unwrap();
+    let path = format!("/v1/cluster/members/{id_of_gone}");
+    let removed = nodes[leads].ask("DELETE", &path, &serde_json::Value::Null).await;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let status = nodes[leads].get("/v1/cluster").await.json();
+    let header_of_gone = Header { from: id_of_gone, to: status["node"].as_u64().unwrap(), ..good };
+    let refused = peers(&nodes[leads]).await.exchange(iter([header(header_of_gone)])).await;
+    assert_eq!(from_status(&refused.unwrap_err()).code, "peer/stranger");
     stop(&mut nodes).await;
 }
 
