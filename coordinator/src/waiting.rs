@@ -80,9 +80,13 @@ impl Proposals {
         .collect()
     }
 
-    /// When the next one is due or expires.
-    pub fn next_wakeup(&self) -> Option<Time> {
-        self.waiting.values().map(|waiting| waiting.deadline.min(waiting.again)).min()
+    /// When the next one expires or, with a leader to propose to, is due.
+    pub fn next_wakeup(&self, with_leader: bool) -> Option<Time> {
+        let wakeup = |waiting: &Waiting| match with_leader {
+            true => waiting.deadline.min(waiting.again),
+            false => waiting.deadline,
+        };
+        self.waiting.values().map(wakeup).min()
     }
 
     /// How many there are.

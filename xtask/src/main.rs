@@ -24,6 +24,7 @@ usage: cargo xtask TASK [--yes]
   images          build the stand-in images of the tests from the distribution's packages
   registry        run a registry with them on a loopback port until standard input ends
   bench SUITE     print the figures of docs/performance.md as measured here; --json for programs
+  simulate        run schedules of the deterministic simulation: [--seeds N] [--from S] [--bug NAME] [--nodes N] [--trace]
 
   --yes           do not ask before installing packages (CI=true means the same)
 ";
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         "images" => daemon::ensure(ask)
             .and_then(|_daemon| images::build(rest.iter().any(|arg| arg == "--force"))),
         "registry" => registry::serve_until_end_of_input(ask),
+        "simulate" => return simulate(rest),
         "bench" => return ExitCode::from(bench::run(rest) as u8),
         _ => {
             eprint!("{USAGE}");
@@ -52,6 +54,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask {task}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Its last line and its exit code say how the simulation went.
+fn simulate(args: &[String]) -> ExitCode {
+    let mut cargo = command::cargo(&["run", "--quiet", "--locked", "--profile", "simulation"]);
+    cargo.args(["--package", "tenon-simulation", "--bin", "simulate", "--"]).args(args);
+    match cargo.status() {
+        Ok(status) => {
+            ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(1))
+        }
+        Err(error) => {
+            eprintln!("xtask simulate: {error}");
             ExitCode::FAILURE
         }
     }

@@ -3,6 +3,7 @@
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 use raft::{INVALID_ID, StateRole};
+use tenon_journal::bugs::{self, Bug};
 
 use super::snapshots::Installing;
 use super::{Core, Outstanding, is_change};
@@ -89,6 +90,9 @@ impl Core {
         self.route(when_durable, true);
         if let Some(last) = committed.last() {
             self.available = last.index;
+        }
+        if bugs::is_on(Bug::ShowBeforeCommit) && self.raw.raft.state == StateRole::Leader {
+            self.available = self.available.max(self.raw.raft.raft_log.persisted);
         }
         if committed.first().is_some_and(|entry| entry.index == self.given + 1) {
             self.give(committed, out);

@@ -297,7 +297,11 @@ impl Replica {
 
     fn command(&mut self, index: u64, command: Command, effects: &mut Effects) -> Result<Reply> {
         self.meta.last_time = self.meta.last_time.max(command.time());
-        let time = self.meta.last_time;
+        let mut time = self.meta.last_time;
+        if bugs::is_on(bugs::Bug::NondeterministicApply) {
+            // How much a member has persisted is its own affair.
+            time = time.plus_millis(i64::try_from(self.persisted % 2).unwrap_or(0));
+        }
         let run = match command {
             Command::Submit { submission, materials, key, .. } => {
                 return self.submit(index, time, submission, &materials, key, effects);
@@ -428,6 +432,9 @@ impl Replica {
         }
         if self.index.get(run)?.is_some() {
             return Ok(Reply::Submitted { run, existing: true });
+        }
+        if bugs::is_on(bugs::Bug::DropAcknowledged) && index.is_multiple_of(4) {
+            return Ok(Reply::Submitted { run, existing: false });
         }
         let record = RunRecord {
             submission: self.recorder.begin(&submission, time, materials)?,
