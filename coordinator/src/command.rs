@@ -42,7 +42,8 @@ pub enum Command {
         /// Why, for people.
         message: String,
     },
-    /// An agent begins a session with a numbering of its own.
+    /// A new life of an agent has dialled in: what an earlier one was running is lost, but for what
+    /// this one has found and goes on with.
     Agent {
         /// When.
         time: Time,
@@ -50,6 +51,11 @@ pub enum Command {
         agent: String,
         /// Which life of the agent: its reports are numbered from 1 in each.
         incarnation: String,
+        /// The attempts that it goes on with.
+        running: Vec<AttemptId>,
+        /// The term of the leader that it has dialled. In another term this changes nothing: it was
+        /// held up on its way, and the agent may have had another life since.
+        term: u64,
     },
     /// A report of an agent. One whose number was applied before changes nothing.
     Report {

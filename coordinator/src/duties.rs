@@ -63,6 +63,9 @@ struct Deferred {
 struct Session {
     id: SessionId,
     hello: Hello,
+    /// Every member knows of this life of the agent, and has given up what an earlier one ran. Before
+    /// that the agent is given nothing.
+    admitted: bool,
     prepared: BTreeSet<RunId>,
     started: BTreeSet<AttemptId>,
     stopped: BTreeSet<AttemptId>,
@@ -96,16 +99,15 @@ impl Duties {
         &mut self,
         id: SessionId,
         hello: Hello,
+        admitted: bool,
         engine: &Engine,
     ) -> Option<SessionId> {
-        for (attempt, agent) in engine.placed() {
-            if agent == hello.name {
-                self.changed.insert(attempt.run);
-            }
+        if admitted {
+            self.look_at_runs_on(&hello.name, engine);
         }
-        self.plan_due = true;
         let session = Session {
             id,
+            admitted,
             prepared: BTreeSet::new(),
             started: BTreeSet::new(),
             stopped: BTreeSet::new(),
@@ -113,6 +115,21 @@ impl Duties {
         };
         let before = self.sessions.insert(session.hello.name.clone(), session);
         before.map(|session| session.id)
+    }
+
+    /// This life of an agent is the current one on every member.
+    pub(crate) fn admit(&mut self, agent: &str, incarnation: &str, engine: &Engine) {
+        let Some(session) = self.sessions.get_mut(agent) else { return };
+        if session.hello.incarnation == incarnation && !session.admitted {
+            session.admitted = true;
+            self.look_at_runs_on(agent, engine);
+        }
+    }
+
+    fn look_at_runs_on(&mut self, agent: &str, engine: &Engine) {
+        let here = engine.placed().filter(|(_, at)| *at == agent);
+        self.changed.extend(here.map(|(attempt, _)| attempt.run));
+        self.plan_due = true;
     }
 
     /// A session is over.
@@ -224,7 +241,10 @@ impl Duties {
                 Work::Stop { attempt, agent, reason } => {
                     self.placing.remove(&attempt);
                     let hurry = self.hurried.contains(&run);
-                    let Some(session) = self.sessions.get_mut(&agent) else { continue };
+                    let session = self.sessions.get_mut(&agent);
+                    let Some(session) = session.filter(|session| session.admitted) else {
+                        continue;
+                    };
                     if session.stopped.insert(attempt.clone()) {
                         let stop = Stop {
                             attempt: Some(wire::attempt_to_wire(&attempt)),
@@ -253,7 +273,7 @@ impl Duties {
         out: &mut Vec<(SessionId, CoordinatorMessage)>,
     ) {
         let Some(session) = self.sessions.get(agent) else { return };
-        if session.started.contains(&attempt) {
+        if !session.admitted || session.started.contains(&attempt) {
             return;
         }
         let Some(invocation) = self.invocation(engine, &attempt) else { return };
@@ -300,6 +320,7 @@ impl Duties {
         let agents: Vec<plan::Agent> = self
             .sessions
             .values()
+            .filter(|session| session.admitted)
             .map(|session| {
                 let hello = &session.hello;
                 let placing = used.get(hello.name.as_str()).copied().unwrap_or(0);

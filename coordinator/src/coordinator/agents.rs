@@ -34,10 +34,16 @@ impl Coordinator {
             heartbeat_ms: self.options.heartbeat_ms,
             ..Welcome::default()
         };
-        if known.is_none() {
-            self.forgotten_by(&hello);
-            let (agent, incarnation) = (hello.name.clone(), hello.incarnation.clone());
-            self.propose_own(&Command::Agent { time: self.now, agent, incarnation }, Own::Other);
+        let is_known = known.is_some();
+        if !is_known {
+            let command = Command::Agent {
+                time: self.now,
+                agent: hello.name.clone(),
+                incarnation: hello.incarnation.clone(),
+                running: running(&hello),
+                term: self.term,
+            };
+            self.propose_own(&command, Own::Session(session));
         }
         self.tell_one(session, coordinator_message::Message::Welcome(welcome));
         for run in &hello.runs {
@@ -48,7 +54,7 @@ impl Coordinator {
                 self.tell_one(session, coordinator_message::Message::EndRun(end));
             }
         }
-        if let Some(before) = self.duties.attach(session, hello, self.replica.engine()) {
+        if let Some(before) = self.duties.attach(session, hello, is_known, self.replica.engine()) {
             self.out.push(Output::Close(before, CloseReason::Superseded));
         }
         Ok(())
@@ -61,31 +67,6 @@ impl Coordinator {
         let succeeded = record.summary.status == RunStatus::Succeeded;
         let late = ended.plus_millis(self.options.keep_claims_ms) < self.now;
         Ok(!succeeded && !late && !record.homes.is_empty())
-    }
-
-    /// A new life of an agent knows nothing of attempts that its former life was running.
-    pub(super) fn forgotten_by(&mut self, hello: &Hello) {
-        let running: Vec<AttemptId> = hello
-            .running
-            .iter()
-            .filter_map(|attempt| wire::attempt_from_wire(Some(attempt.clone())).ok())
-            .collect();
-        let lost: Vec<AttemptId> = self
-            .replica
-            .engine()
-            .placed()
-            .filter(|(attempt, agent)| *agent == hello.name && !running.contains(attempt))
-            .map(|(attempt, _)| attempt)
-            .collect();
-        for attempt in lost {
-            let outcome = Outcome::Infra {
-                reason: "infra/agent-restarted".to_owned(),
-                message: format!("agent {} was restarted and lost what it ran", hello.name),
-            };
-            let report = Report::Ended { time: self.now, outcome };
-            let command = Command::Lost { time: self.now, attempt, report };
-            self.propose_own(&command, Own::Other);
-        }
     }
 
     pub(super) fn said(&mut self, session: SessionId, message: AgentMessage) {
@@ -107,7 +88,7 @@ impl Coordinator {
             let Ok((attempt, mut report)) = wire::report_from_wire(report) else {
                 let (agent, incarnation) = (agent.clone(), incarnation.clone());
                 let command = Command::Skip { time: self.now, agent, incarnation, number };
-                self.propose_own(&command, Own::Report(session));
+                self.propose_own(&command, Own::Session(session));
                 continue;
             };
             self.keep(attempt.run);
@@ -119,7 +100,7 @@ impl Coordinator {
             let (agent, incarnation) = (agent.clone(), incarnation.clone());
             let time = self.now;
             let command = Command::Report { time, agent, incarnation, number, attempt, report };
-            self.propose_own(&command, Own::Report(session));
+            self.propose_own(&command, Own::Session(session));
         }
     }
 
@@ -174,6 +155,9 @@ impl Coordinator {
             }
         }
         self.tell(messages);
+        if bugs::is_on(bugs::Bug::ReplaceWithoutLease) {
+            self.lose_out_of_contact();
+        }
         for (attempt, agent) in self.duties.placements(self.replica.engine()) {
             let place = Command::Place { time: self.now, attempt: attempt.clone(), agent };
             self.propose_own(&place, Own::Place(attempt));
@@ -188,4 +172,25 @@ impl Coordinator {
         }
         Ok(())
     }
+
+    /// The bug of placing attempts again whose agent is only out of contact.
+    fn lose_out_of_contact(&mut self) {
+        let placed = self.replica.engine().placed();
+        let lost: Vec<AttemptId> = placed
+            .filter(|(_, agent)| self.duties.session(agent).is_none())
+            .map(|(attempt, _)| attempt)
+            .collect();
+        for attempt in lost {
+            let (reason, message) = ("infra/out-of-contact".to_owned(), String::new());
+            let outcome = Outcome::Infra { reason, message };
+            let report = Report::Ended { time: self.now, outcome };
+            self.propose_own(&Command::Lost { time: self.now, attempt, report }, Own::Other);
+        }
+    }
+}
+
+/// The attempts that an agent goes on with.
+fn running(hello: &Hello) -> Vec<AttemptId> {
+    let running = hello.running.iter();
+    running.filter_map(|attempt| wire::attempt_from_wire(Some(attempt.clone())).ok()).collect()
 }

@@ -72,7 +72,8 @@ struct Read {
 /// A proposal of the leader itself.
 enum Own {
     Place(AttemptId),
-    Report(SessionId),
+    /// What is said in a session: it has to be said again if it is not taken.
+    Session(SessionId),
     Lead,
     Tick,
     Other,
@@ -148,12 +149,24 @@ impl Coordinator {
             Some(_) if !self.is_ticking() => self.replica.engine().next_deadline(),
             _ => None,
         };
-        let reads = self.reads.values().map(|read| read.deadline.min(read.again)).min();
+        let read = |read: &Read| match read.index {
+            // It waits for nothing but its index.
+            Some(_) => read.deadline,
+            None => read.deadline.min(read.again),
+        };
+        let reads = self.reads.values().map(read).min();
         let deferral = self.leading.and_then(|_| self.duties.next_deferral());
-        [deadline, deferral, reads, self.proposals.next_wakeup(), self.persist_by, self.fetch_again]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            deadline,
+            deferral,
+            reads,
+            self.proposals.next_wakeup(self.leader.is_some()),
+            self.persist_by,
+            self.fetch_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn is_ticking(&self) -> bool {
@@ -252,6 +265,9 @@ impl Coordinator {
         if self.leading.is_some() {
             self.duties.look_at(effects.changed.iter().copied());
             effects.hurried.into_iter().for_each(|run| self.duties.hurry(run));
+            for (agent, incarnation) in effects.agents {
+                self.duties.admit(&agent, &incarnation, self.replica.engine());
+            }
             self.acknowledge(effects.reports);
         }
         for retired in effects.retired {

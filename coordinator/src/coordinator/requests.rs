@@ -61,7 +61,7 @@ impl Coordinator {
         self.proposals.refused(id, self.now);
         match self.own.remove(&id) {
             Some(Own::Place(attempt)) => self.duties.not_placed(&attempt),
-            Some(Own::Report(session)) => {
+            Some(Own::Session(session)) => {
                 // What follows it may be taken, and would then be out of order.
                 self.duties.detach(session);
                 self.out.push(Output::Close(session, CloseReason::Again));

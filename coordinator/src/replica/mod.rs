@@ -17,6 +17,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use tenon_engine::event::Status;
+use tenon_engine::report::Outcome;
 use tenon_engine::work::Work;
 use tenon_engine::{AttemptId, Engine, Event, Kind, Report, RunId, RunOutcome, Submission, Time};
 use tenon_journal::bugs;
@@ -92,6 +93,8 @@ pub struct Effects {
     pub retired: Vec<Retired>,
     /// Reports that are applied: agent, its life, and the number.
     pub reports: Vec<(String, String, u64)>,
+    /// Lives of agents that are known from here on: agent and life.
+    pub agents: Vec<(String, String)>,
     /// The member that leads from here on, and its term.
     pub leader: Option<(u64, u64)>,
     /// Events that were recorded.
@@ -250,7 +253,7 @@ impl Replica {
             let commands =
                 entry::decode(data).map_err(|reason| Error::Undecodable { index, reason })?;
             for (id, command) in commands {
-                let reply = self.command(index, command, effects)?;
+                let reply = self.command(index, term, command, effects)?;
                 effects.replies.push((id, reply));
             }
         }
@@ -295,7 +298,13 @@ impl Replica {
         self.unpersisted += bytes as u64 + 32;
     }
 
-    fn command(&mut self, index: u64, command: Command, effects: &mut Effects) -> Result<Reply> {
+    fn command(
+        &mut self,
+        index: u64,
+        term: u64,
+        command: Command,
+        effects: &mut Effects,
+    ) -> Result<Reply> {
         self.meta.last_time = self.meta.last_time.max(command.time());
         let mut time = self.meta.last_time;
         if bugs::is_on(bugs::Bug::NondeterministicApply) {
@@ -325,10 +334,9 @@ impl Replica {
                 )?;
                 run
             }
-            Command::Agent { agent, incarnation, .. } => {
-                let known = self.meta.agents.get(&agent);
-                if known.is_none_or(|known| known.incarnation != incarnation) {
-                    self.meta.agents.insert(agent, AgentNumbers { incarnation, last: 0 });
+            Command::Agent { agent, incarnation, running, term: led, .. } => {
+                if led == term {
+                    self.agent(index, time, agent, incarnation, &running, effects)?;
                 }
                 return Ok(Reply::Done { index });
             }
@@ -406,6 +414,40 @@ impl Replica {
         } else {
             Reply::NoSuchRun(run)
         })
+    }
+
+    /// A life of an agent is the current one from here on. In one step with that, what it does not
+    /// run is lost: a placement that was told to it before would otherwise live beside the next one.
+    fn agent(
+        &mut self,
+        index: u64,
+        time: Time,
+        agent: String,
+        incarnation: String,
+        running: &[AttemptId],
+        effects: &mut Effects,
+    ) -> Result<()> {
+        let known = self.meta.agents.get(&agent);
+        if known.is_none_or(|known| known.incarnation != incarnation) {
+            let placed = self.engine.placed();
+            let lost: Vec<AttemptId> = placed
+                .filter(|(attempt, at)| *at == agent && !running.contains(attempt))
+                .map(|(attempt, _)| attempt)
+                .collect();
+            for attempt in lost {
+                let outcome = Outcome::Infra {
+                    reason: "infra/agent-restarted".to_owned(),
+                    message: format!("agent {agent} was restarted and lost what it ran"),
+                };
+                let report = Report::Ended { time, outcome };
+                let lost = tenon_engine::Command::Report { time, attempt, report };
+                self.engine_command(index, lost, effects)?;
+            }
+            let numbers = AgentNumbers { incarnation: incarnation.clone(), last: 0 };
+            self.meta.agents.insert(agent.clone(), numbers);
+        }
+        effects.agents.push((agent, incarnation));
+        Ok(())
     }
 
     fn submit(

@@ -15,6 +15,7 @@ use tenon_coordinator::event_log::{EventLog, EventLogReader};
 use tenon_coordinator::node::apply_thread::FromLog;
 use tenon_coordinator::node::log_thread::{LogInput, LogThread};
 use tenon_coordinator::node::raft_thread::{Links, RaftInput, RaftThread};
+use tenon_coordinator::node::standing::Standing;
 use tenon_coordinator::recorder::Recorder;
 use tenon_coordinator::replica::snapshot::SnapshotSource;
 use tenon_coordinator::replica::{Member, Replica, RunIndex};
@@ -166,6 +167,7 @@ impl Machine {
                 name: self.name(),
                 request_base: self.life << 32,
                 grace_ms: 500,
+                keep_claims_ms: 60_000,
                 any_agent: false,
                 key: None,
                 persist: Some(PersistPoints {
@@ -184,6 +186,7 @@ impl Machine {
         let (to_apply, apply_inbox) = unbounded_channel();
         let outgoing: Arc<Mutex<Vec<Outgoing>>> = Arc::default();
         let out = outgoing.clone();
+        let standing: Arc<Standing> = Arc::default();
         let links = Links {
             log: to_log,
             apply: to_apply,
@@ -191,13 +194,14 @@ impl Machine {
                 out.lock().unwrap_or_else(PoisonError::into_inner).push(message);
             }),
             metrics: metrics.clone(),
+            standing: standing.clone(),
         };
         self.running = Some(Running {
             raft: RaftThread::new(core, links),
             raft_inbox,
             raft_queue: VecDeque::new(),
             raft_due: false,
-            log: LogThread::new(log, to_raft, metrics.clone()),
+            log: LogThread::new(log, to_raft, metrics.clone(), standing),
             log_inbox,
             log_queue: VecDeque::new(),
             log_due: false,

@@ -34,7 +34,7 @@ impl World {
     }
 
     /// The members, as of the newest configuration.
-    fn members(&self) -> BTreeSet<u64> {
+    pub fn members(&self) -> BTreeSet<u64> {
         let configuration = &self.oracle.configuration;
         let mut members: BTreeSet<u64> =
             configuration.voters.iter().chain(&configuration.learners).copied().collect();

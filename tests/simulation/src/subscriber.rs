@@ -44,14 +44,20 @@ impl World {
     pub fn subscriber_turn(&mut self, subscriber: usize) -> Result<(), Violation> {
         let pause = 5 * MS + self.random.below(300 * MS);
         self.queue.after(pause, Event::Subscribe(subscriber));
-        let breaks = self.phase == Phase::Chaos && self.random.one_in(40);
+        let members = self.members();
+        let lost = self.random.one_in(40);
+        // A machine that is no member is told nothing.
+        let useless = |node: u64| self.phase == Phase::Healed && !members.contains(&node);
+        let breaks = self.phase == Phase::Chaos && lost
+            || self.subscribers[subscriber].at.is_some_and(|((node, _), _)| useless(node));
         let seq = self.subscribers[subscriber].seq;
         let bytes = pick(&mut self.random, &[1, 1000, 100_000]);
         let connected = self.subscribers[subscriber].at;
         let (life, from) = match connected.filter(|(life, _)| !breaks && self.is_alive(*life)) {
             Some(connected) => connected,
             None => {
-                let nodes = self.nodes();
+                let mut nodes = self.nodes();
+                nodes.retain(|node| !useless(*node));
                 self.subscribers[subscriber].at = None;
                 if nodes.is_empty() {
                     return Ok(());

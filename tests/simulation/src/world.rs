@@ -251,7 +251,7 @@ impl World {
             Event::Peer(from, to, bytes) => {
                 self.trace.hash((from, to, hash_of(&bytes)));
                 if let Some(life) = self.life(to) {
-                    self.to_raft(life, RaftInput::Messages(from, vec![bytes]));
+                    self.to_raft(life, RaftInput::Messages(from, vec![bytes.into()]));
                 }
                 Ok(())
             }
