@@ -142,6 +142,15 @@ pub enum Command {
         /// When.
         time: Time,
     },
+    /// A member is reached elsewhere from now on.
+    Move {
+        /// When.
+        time: Time,
+        /// Its Raft id.
+        node: u64,
+        /// Where it is reached.
+        url: String,
+    },
     /// Nothing: commits its payload and measures how long that takes.
     Probe {
         /// When.
@@ -178,6 +187,7 @@ impl Command {
             | Command::Abandon { time, .. }
             | Command::Lead { time, .. }
             | Command::NewNode { time }
+            | Command::Move { time, .. }
             | Command::Probe { time, .. } => *time,
         }
     }

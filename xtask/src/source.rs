@@ -34,7 +34,11 @@ pub fn fix() -> Result<(), Failure> {
         "--fix",
         "--allow-dirty",
         "--allow-staged",
-    ]))
+    ]))?;
+    // The OpenAPI document follows from the routes.
+    let mut openapi = cargo(&["test", "--package", "tenon-coordinator", "--lib", "openapi"]);
+    openapi.env("TENON_REWRITE", "1");
+    run(openapi)
 }
 
 /// Formatting.

@@ -50,6 +50,13 @@ pub enum Request {
     },
     /// Take an id for a new node.
     NewNode,
+    /// Reach a member elsewhere from now on.
+    Move {
+        /// Its Raft id.
+        node: u64,
+        /// Where it is reached.
+        url: String,
+    },
     /// Wait until this member has applied all that was committed when this was asked.
     Read,
 }

@@ -254,6 +254,9 @@ impl Coordinator {
             }
         }
         self.out.push(Output::Applied(applied));
+        if effects.members_changed {
+            self.out.push(Output::Members(self.replica.meta().members.clone()));
+        }
         if let Some((node, term)) = effects.leader
             && node == self.options.node
             && self.leader == Some(node)

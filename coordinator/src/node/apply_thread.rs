@@ -235,7 +235,10 @@ impl ApplyThread {
     fn step(&mut self, inputs: impl IntoIterator<Item = Input>) -> Result<()> {
         let began = Instant::now();
         self.behind = true;
+        let before = self.coordinator.replica().meta().next_seq;
         let outputs = self.coordinator.handle(now(), inputs)?;
+        let events = self.coordinator.replica().meta().next_seq.saturating_sub(before);
+        self.links.metrics.events.inc_by(events);
         self.links.metrics.apply.observe(began.elapsed().as_secs_f64());
         for output in outputs {
             self.put(output);

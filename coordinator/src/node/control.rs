@@ -40,6 +40,8 @@ use crate::{history, materials::Materials, show};
 const SESSION: usize = 256;
 /// A follower that is at most so many entries behind has caught up.
 const NEARLY: u64 = 1000;
+/// How long telling where a member is reached may take, in milliseconds.
+const MOVE_MS: i64 = 5_000;
 /// So many members may have been added without this node having heard of it.
 const UNHEARD_OF: u64 = 16;
 
@@ -398,12 +400,17 @@ impl ControlPlane for Handle {
     }
 
     async fn change(&self, change: Change, deadline: Instant) -> Result<()> {
-        match change {
+        let changed = match change {
             Change::Init { peers } => self.init(&peers, deadline).await,
             Change::Add { url, name, learner } => self.add(&url, &name, learner, deadline).await,
             Change::Remove { member, force } => self.remove(&member, force, deadline).await,
             Change::Transfer { to } => self.transfer(&to, deadline).await,
+        };
+        // Whoever looks now sees what has come of it.
+        if let (Some(member), Some(status)) = (self.member(), self.raft_status().await) {
+            member.standing.set_raft(status);
         }
+        changed
     }
 
     async fn backup(&self, deadline: Instant) -> Result<Items<Bytes>> {
@@ -529,16 +536,16 @@ impl ControlPlane for Handle {
 
 impl Handle {
     /// Whether another node may speak to this one as a member. Ids are given in ascending order: one
-    /// that was given before the newest known one and is not a member was removed, or never was one;
-    /// a higher one belongs to a member that this node has yet to hear of, and needs to hear from.
+    /// that was given already, as far as this node knows, and is not a member was removed or never was
+    /// one; a higher one belongs to a member that this node has yet to hear of, and needs to hear from.
     fn know(&self, member: &MemberNode, header: &Header) -> Result<()> {
-        let members = member.members.borrow();
-        if members.contains_key(&header.from) {
+        let known = member.members.borrow().get(&header.from).cloned();
+        if let Some(known) = known {
+            self.follow_move(member, header, &known);
             return Ok(());
         }
-        let newest = members.keys().next_back().copied().unwrap_or(0);
-        drop(members);
-        if header.from < newest || header.from > newest + UNHEARD_OF {
+        let next = member.standing.state().next_node;
+        if header.from < next || header.from > next + UNHEARD_OF {
             let why = format!("node {} is no member of this cluster", header.from);
             return Err(Fault::new("peer/stranger", why));
         }
@@ -547,6 +554,19 @@ impl Handle {
             members.insert(header.from, new);
         });
         member.raft.send(RaftInput::Vouch(header.from)).map_err(|_| stopping())
+    }
+
+    /// The leader tells all members when one of them is reached elsewhere than before.
+    fn follow_move(&self, member: &MemberNode, header: &Header, known: &Member) {
+        let moved = !header.from_url.is_empty() && header.from_url != known.url;
+        if moved && member.standing.raft().role == Role::Leader {
+            let (handle, node, url) = (self.clone(), header.from, header.from_url.clone());
+            self.shared.runtime.spawn(async move {
+                let deadline = now().plus_millis(MOVE_MS);
+                // One that is not done is tried again when the member greets again.
+                let _ = handle.request(Request::Move { node, url }, deadline).await;
+            });
+        }
     }
 
     fn closed(&self, reason: CloseReason) -> Fault {

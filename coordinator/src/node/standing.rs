@@ -24,6 +24,8 @@ pub struct StateView {
     pub applied: u64,
     /// `seq` of the newest event.
     pub last_seq: u64,
+    /// The id that the next new node gets, as far as this one knows.
+    pub next_node: u64,
     /// Runs that go on.
     pub active_runs: u64,
     /// Proposals of this node that are not applied yet.
@@ -86,6 +88,7 @@ impl StateView {
         StateView {
             applied: replica.meta().applied,
             last_seq: replica.meta().next_seq - 1,
+            next_node: replica.meta().next_node,
             active_runs: count(replica.engine().runs().count()),
             under_way: count(coordinator.under_way()),
             agents: agents.collect(),

@@ -99,6 +99,8 @@ pub struct Effects {
     pub leader: Option<(u64, u64)>,
     /// Events that were recorded.
     pub events: u64,
+    /// The members, or where they are reached, have changed.
+    pub members_changed: bool,
 }
 
 /// One member's copy of the state.
@@ -401,6 +403,13 @@ impl Replica {
                 return Ok(Reply::Done { index });
             }
             Command::Probe { .. } => return Ok(Reply::Done { index }),
+            Command::Move { node, url, .. } => {
+                if let Some(member) = self.meta.members.get_mut(&node) {
+                    member.url = url;
+                    effects.members_changed = true;
+                }
+                return Ok(Reply::Done { index });
+            }
             Command::NewNode { .. } => {
                 let id = self.meta.next_node;
                 self.meta.next_node += 1;
