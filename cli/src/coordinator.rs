@@ -11,7 +11,7 @@ use std::time::Duration;
 use tenon_client::connect::urls;
 use tenon_coordinator::seal::SealKey;
 use tenon_coordinator::server::{Change, ControlPlane, Fault, ServerOptions, check_address, serve};
-use tenon_coordinator::{Handle, Node, NodeOptions, node};
+use tenon_coordinator::{Handle, Node, NodeOptions, PersistPoints, node};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -88,10 +88,13 @@ fn options(
     let key = key(args, data_dir)?;
     let tick = Duration::from_millis(args.heartbeat_ms) / 2;
     let ticks = usize::try_from(2 * args.election_ms / args.heartbeat_ms).unwrap_or(10);
+    let mut persist = PersistPoints::default();
+    persist.after_ms = args.persist_ms.unwrap_or(persist.after_ms);
     Ok(NodeOptions {
         tick,
         election_ticks: ticks..2 * ticks,
         key,
+        persist,
         ..NodeOptions::new(data_dir.to_owned(), &name, &url)
     })
 }

@@ -27,7 +27,7 @@ mod show;
 mod waiting;
 mod wire;
 
-pub use coordinator::Coordinator;
+pub use coordinator::{Coordinator, PersistPoints};
 pub use duties::SessionId;
 pub use error::{Error, Result};
 pub use history::objects_to_yaml;

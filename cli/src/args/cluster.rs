@@ -52,6 +52,11 @@ pub struct CoordinatorArgs {
           value_parser = clap::value_parser!(u64).range(40..=100_000))]
     pub election_ms: u64,
 
+    /// Write the state, and compact the log, after this time, in milliseconds: for tests, which want
+    /// to see it happen
+    #[arg(long, hide = true, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..))]
+    pub persist_ms: Option<i64>,
+
     /// Listen on other addresses than those of this machine alone, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,

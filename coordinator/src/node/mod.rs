@@ -76,6 +76,8 @@ pub struct NodeOptions {
     pub heartbeat_ms: u64,
     /// Encrypts Secrets at rest.
     pub key: Option<SealKey>,
+    /// When what is applied is made what a restart begins with.
+    pub persist: PersistPoints,
 }
 
 impl NodeOptions {
@@ -90,6 +92,7 @@ impl NodeOptions {
             grace_ms: 30_000,
             heartbeat_ms: 5_000,
             key: None,
+            persist: PersistPoints::default(),
         }
     }
 }
@@ -232,7 +235,7 @@ impl Shared {
                 grace_ms: options.grace_ms,
                 any_agent: false,
                 key: options.key.clone(),
-                persist: Some(PersistPoints::default()),
+                persist: Some(options.persist),
                 heartbeat_ms: options.heartbeat_ms,
                 keep_claims_ms: KEEP_CLAIMS_MS,
                 max_proposal_bytes: PROPOSAL_BYTES,

@@ -29,6 +29,9 @@ use super::wish::Wish;
 use super::{Limits, fields};
 use crate::intake::{self, Chance, Front, Prepared, Remark, flags};
 
+/// How long a node may take to hear of a run whose events are asked for.
+const CATCHING_UP: Duration = Duration::from_secs(5);
+
 /// What a request may be besides its content.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
@@ -164,6 +167,9 @@ impl Api {
         if self.shutdown.is_cancelled() {
             return Err(stopping());
         }
+        if let Some(run) = run {
+            self.know(run).await?;
+        }
         let open = self.metrics.subscribers.get();
         if open >= self.limits.subscribers {
             let message = format!("{open} streams of events are open on this node already");
@@ -268,6 +274,16 @@ impl Api {
     async fn change(&self, change: Change, asked: Asked) -> Result<ClusterStatus> {
         self.until(asked, self.node.change(change, asked.deadline)).await?;
         Ok(self.node.status())
+    }
+
+    /// Catches up, if this node has not heard of that run yet: whoever names it may have heard of it
+    /// from another node.
+    async fn know(&self, run: RunId) -> Result<()> {
+        let node = self.node.clone();
+        if blocking(move || node.get(run)).await?.is_some() {
+            return Ok(());
+        }
+        self.node.read_barrier(Instant::now() + CATCHING_UP).await
     }
 
     /// A run that was just changed.

@@ -1,0 +1,238 @@
+//! The network of a chaos run: one namespace a node, a switch in a namespace of its own, and one
+//! interface of this machine's, through which agents and clients reach the nodes.
+//!
+//! The packet filters that cut a node off are the node's namespace's own, so nothing else on the
+//! machine is touched. Everything goes when the value is dropped; what a killed suite left behind
+//! goes when the next one starts.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::Failure;
+
+/// What all names begin with; the process id follows.
+const PREFIX: &str = "tenon-chaos-";
+/// What the interface of this machine is called, with the process id behind it.
+const INTERFACE: &str = "tnch";
+/// Where `ip netns` keeps its names.
+const NAMES: &str = "/run/netns";
+/// The port that every node listens on.
+pub const PORT: u16 = 7070;
+
+/// How a node can be cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing goes in or out.
+    Off,
+    /// Nothing to or from the other nodes; agents and clients still reach it.
+    FromPeers,
+    /// It hears no other node, but is heard.
+    Deaf,
+    /// No other node hears it, but it hears.
+    Mute,
+    /// Agents and clients do not reach it; the other nodes do.
+    FromClients,
+    /// One packet in four is lost, both ways.
+    Lossy,
+    /// Every packet takes 150 ms more, give or take 50, and one in fifty is lost.
+    Slow,
+}
+
+/// The namespaces and what connects them.
+pub struct Network {
+    prefix: String,
+    interface: String,
+    /// `198.18.7.`
+    subnet: String,
+    nodes: usize,
+    can_delay: bool,
+}
+
+impl Network {
+    /// Makes a network for so many nodes. Needs root, `ip` and `iptables`.
+    pub fn new(nodes: usize) -> Result<Network, Failure> {
+        remove_leftovers();
+        let pid = std::process::id();
+        let mut network = Network {
+            prefix: format!("{PREFIX}{pid}-"),
+            interface: format!("{INTERFACE}{pid}"),
+            subnet: free_subnet()?,
+            nodes,
+            can_delay: false,
+        };
+        network.build()?;
+        // Not every kernel has it.
+        network.can_delay = network.delay(1).is_ok();
+        network.heal(1)?;
+        Ok(network)
+    }
+
+    fn build(&self) -> Result<(), Failure> {
+        let switch = self.switch();
+        run("ip", &["netns", "add", &switch])?;
+        run("ip", &["-n", &switch, "link", "add", "bridge0", "type", "bridge"])?;
+        run("ip", &["-n", &switch, "link", "set", "bridge0", "up"])?;
+        for node in 1..=self.nodes {
+            let namespace = self.namespace(node);
+            let port = format!("port{node}");
+            run("ip", &["netns", "add", &namespace])?;
+            run(
+                "ip",
+                &[
+                    "link", "add", "eth0", "netns", &namespace, "type", "veth", "peer", "name",
+                    &port, "netns", &switch,
+                ],
+            )?;
+            run("ip", &["-n", &switch, "link", "set", &port, "master", "bridge0", "up"])?;
+            let address = format!("{}/24", self.address(node));
+            run("ip", &["-n", &namespace, "address", "add", &address, "dev", "eth0"])?;
+            run("ip", &["-n", &namespace, "link", "set", "eth0", "up"])?;
+            run("ip", &["-n", &namespace, "link", "set", "lo", "up"])?;
+        }
+        let interface = &self.interface;
+        run(
+            "ip",
+            &["link", "add", interface, "type", "veth", "peer", "name", "port0", "netns", &switch],
+        )?;
+        run("ip", &["-n", &switch, "link", "set", "port0", "master", "bridge0", "up"])?;
+        let address = format!("{}/24", self.outside());
+        run("ip", &["address", "add", &address, "dev", interface])?;
+        run("ip", &["link", "set", interface, "up"])
+    }
+
+    fn switch(&self) -> String {
+        format!("{}switch", self.prefix)
+    }
+
+    /// The namespace of a node, counted from 1.
+    pub fn namespace(&self, node: usize) -> String {
+        format!("{}c{node}", self.prefix)
+    }
+
+    /// The address of a node.
+    pub fn address(&self, node: usize) -> String {
+        format!("{}{node}", self.subnet)
+    }
+
+    fn outside(&self) -> String {
+        format!("{}254", self.subnet)
+    }
+
+    /// Whether packets can be delayed.
+    pub fn can_delay(&self) -> bool {
+        self.can_delay
+    }
+
+    /// Cuts a node off, in addition to whatever was done to it before.
+    pub fn cut(&self, node: usize, how: Cut) -> Result<(), Failure> {
+        let peers = (1..=self.nodes).filter(|peer| *peer != node).map(|peer| self.address(peer));
+        let peers: Vec<String> = peers.collect();
+        let lose = ["-m", "statistic", "--mode", "random", "--probability", "0.25"];
+        match how {
+            Cut::Off => {
+                self.filter(node, &["INPUT", "-i", "eth0"])?;
+                self.filter(node, &["OUTPUT", "-o", "eth0"])?;
+            }
+            Cut::FromPeers | Cut::Deaf | Cut::Mute => {
+                for peer in &peers {
+                    if how != Cut::Mute {
+                        self.filter(node, &["INPUT", "-s", peer])?;
+                    }
+                    if how != Cut::Deaf {
+                        self.filter(node, &["OUTPUT", "-d", peer])?;
+                    }
+                }
+            }
+            Cut::FromClients => {
+                self.filter(node, &["INPUT", "-s", &self.outside()])?;
+                self.filter(node, &["OUTPUT", "-d", &self.outside()])?;
+            }
+            Cut::Lossy => {
+                self.filter(node, &[&["INPUT", "-i", "eth0"], &lose[..]].concat())?;
+                self.filter(node, &[&["OUTPUT", "-o", "eth0"], &lose[..]].concat())?;
+            }
+            Cut::Slow => self.delay(node)?,
+        }
+        Ok(())
+    }
+
+    fn filter(&self, node: usize, rule: &[&str]) -> Result<(), Failure> {
+        let namespace = self.namespace(node);
+        let begin = ["netns", "exec", &namespace, "iptables", "-w", "-A"];
+        run("ip", &[&begin, rule, &["-j", "DROP"]].concat())
+    }
+
+    fn delay(&self, node: usize) -> Result<(), Failure> {
+        let namespace = self.namespace(node);
+        let begin = ["-n", &namespace, "qdisc", "add", "dev", "eth0", "root", "netem"];
+        run("tc", &[&begin[..], &["delay", "150ms", "50ms", "loss", "2%"]].concat())
+    }
+
+    /// Takes back every cut of a node.
+    pub fn heal(&self, node: usize) -> Result<(), Failure> {
+        let namespace = self.namespace(node);
+        run("ip", &["netns", "exec", &namespace, "iptables", "-w", "-F"])?;
+        if self.can_delay {
+            // Where there is no delay there is nothing to take back.
+            let _ = run("tc", &["-n", &namespace, "qdisc", "del", "dev", "eth0", "root"]);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let mut names: Vec<String> = (1..=self.nodes).map(|node| self.namespace(node)).collect();
+        names.push(self.switch());
+        // The interface goes with its other end; what was never made cannot be removed.
+        let _ = run("ip", &["link", "del", &self.interface]);
+        for name in names.iter().filter(|name| Path::new(NAMES).join(name).exists()) {
+            if let Err(error) = run("ip", &["netns", "del", name]) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
+
+/// Removes the namespaces of suites that were killed.
+fn remove_leftovers() {
+    for entry in std::fs::read_dir(NAMES).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let is_dead = |pid: &str| !Path::new("/proc").join(pid).exists();
+        if let Some(pid) = pid.filter(|pid| is_dead(pid)) {
+            let _ = run("ip", &["link", "del", &format!("{INTERFACE}{pid}")]);
+            let _ = run("ip", &["netns", "del", &name]);
+        }
+    }
+}
+
+/// A /24 of the range that is set aside for benchmarks of networks, which nobody here uses.
+fn free_subnet() -> Result<String, Failure> {
+    let taken = output("ip", &["-o", "-4", "address"])? + &output("ip", &["-4", "route"])?;
+    let first = std::process::id() % 512;
+    (0..512)
+        .map(|number| (first + number) % 512)
+        .map(|number| format!("198.{}.{}.", 18 + number / 256, number % 256))
+        .find(|subnet| !taken.contains(subnet.as_str()))
+        .ok_or_else(|| "no subnet of 198.18.0.0/15 is free".to_owned())
+}
+
+/// Runs a program to its end; an error with what it said unless it succeeds.
+pub fn run(program: &str, args: &[&str]) -> Result<(), Failure> {
+    output(program, args).map(|_| ())
+}
+
+/// Runs a program to its end and gives what it printed.
+pub fn output(program: &str, args: &[&str]) -> Result<String, Failure> {
+    let shown = || format!("{program} {}", args.join(" "));
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .map_err(|error| format!("cannot run `{}`: {error}", shown()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("`{}` failed ({}): {}", shown(), output.status, said.trim()))
+}
