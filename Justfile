@@ -27,3 +27,7 @@ images:
 # Print the figures of docs/performance.md as measured here
 bench suite="local" *options:
     cargo xtask bench {{suite}} {{options}}
+
+# A cluster of real processes that are killed, stopped and cut off
+chaos *options:
+    cargo xtask chaos {{options}}

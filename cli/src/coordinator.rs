@@ -90,12 +90,14 @@ fn options(
     let ticks = usize::try_from(2 * args.election_ms / args.heartbeat_ms).unwrap_or(10);
     let mut persist = PersistPoints::default();
     persist.after_ms = args.persist_ms.unwrap_or(persist.after_ms);
+    let usual = NodeOptions::new(data_dir.to_owned(), &name, &url);
     Ok(NodeOptions {
         tick,
         election_ticks: ticks..2 * ticks,
         key,
         persist,
-        ..NodeOptions::new(data_dir.to_owned(), &name, &url)
+        log_segment_bytes: args.log_segment_kib.map_or(usual.log_segment_bytes, |kib| kib << 10),
+        ..usual
     })
 }
 

@@ -4,6 +4,7 @@
 //! id, every process that they started. It depends on next to nothing, so that it builds in seconds.
 
 mod bench;
+mod chaos;
 mod command;
 mod daemon;
 mod images;
@@ -23,6 +24,7 @@ usage: cargo xtask TASK [--yes]
   fix             format, and apply what the lints can mend by themselves
   images          build the stand-in images of the tests from the distribution's packages
   registry        run a registry with them on a loopback port until standard input ends
+  chaos           a cluster of real processes that are killed and cut off: --kills N, --seed S, --backend docker|host, --release
   bench SUITE     print the figures of docs/performance.md as measured here; --json for programs
   simulate        run schedules of the deterministic simulation: [--seeds N] [--from S] [--bug NAME] [--nodes N] [--trace]
 
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             .and_then(|_daemon| images::build(rest.iter().any(|arg| arg == "--force"))),
         "registry" => registry::serve_until_end_of_input(ask),
         "simulate" => return simulate(rest),
+        "chaos" => chaos::chaos(rest, ask),
         "bench" => return ExitCode::from(bench::run(rest) as u8),
         _ => {
             eprint!("{USAGE}");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::command::{Check, Failure, begin, cargo, command, done, exists, output, run, stream};
 use crate::registry::Registries;
-use crate::{daemon, images, source};
+use crate::{chaos, daemon, images, source};
 
 /// Tests passed and failed; a check counts as one test.
 #[derive(Default)]
@@ -25,6 +25,7 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
     }
     let _daemon = daemon::ensure(ask)?;
     images::build(false)?;
+    chaos::tools(ask)?;
     let registries = Registries::start()?;
 
     let start = begin("build");

@@ -57,6 +57,10 @@ pub struct CoordinatorArgs {
     #[arg(long, hide = true, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..))]
     pub persist_ms: Option<i64>,
 
+    /// Write the Raft log in files of about so many KiB: for tests too
+    #[arg(long, hide = true, value_name = "KIB", value_parser = clap::value_parser!(u64).range(4..))]
+    pub log_segment_kib: Option<u64>,
+
     /// Listen on other addresses than those of this machine alone, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,

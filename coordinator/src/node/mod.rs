@@ -78,6 +78,8 @@ pub struct NodeOptions {
     pub key: Option<SealKey>,
     /// When what is applied is made what a restart begins with.
     pub persist: PersistPoints,
+    /// The Raft log is written in files of about so many bytes, and compacted by whole files.
+    pub log_segment_bytes: u64,
 }
 
 impl NodeOptions {
@@ -93,6 +95,7 @@ impl NodeOptions {
             heartbeat_ms: 5_000,
             key: None,
             persist: PersistPoints::default(),
+            log_segment_bytes: LogOptions::default().segment_bytes,
         }
     }
 }
@@ -206,7 +209,9 @@ impl Shared {
         let meta = replica.meta();
         let conf_state = ConfState::from(meta.configuration.clone());
         let log_dir = dir.join("log");
-        let (mut log, view, _) = LogWriter::open(&log_dir, log_options(disk.clone()))?;
+        let log_options =
+            LogOptions { segment_bytes: options.log_segment_bytes, ..log_options(disk.clone()) };
+        let (mut log, view, _) = LogWriter::open(&log_dir, log_options)?;
         let position = tenon_consensus::Position { index: meta.applied, term: meta.term };
         log.repair(position)?;
         let mut raft = tenon_consensus::Options::new(identity.node);

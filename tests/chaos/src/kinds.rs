@@ -347,7 +347,9 @@ mod tests {
         for kind in kinds(Backend::Docker) {
             let text = kind.manifest("given", Some("/marks"));
             assert!(text.contains("name: given"), "{}: {text}", kind.name);
-            assert!(!text.contains('@') && !text.contains("NAME"), "{}: {text}", kind.name);
+            for left in ["@MARKS@", "@BEGIN@", "@END@", "NAME"] {
+                assert!(!text.contains(left), "{}: {text}", kind.name);
+            }
         }
     }
 

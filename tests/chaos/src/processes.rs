@@ -74,7 +74,7 @@ impl Processes {
         command.arg("--data-dir").arg(self.dir.join(&name));
         command.arg("--secrets-key").arg(self.key());
         // So that the log is compacted, and snapshots are sent, all the time.
-        command.args(["--persist-ms", "700"]);
+        command.args(["--persist-ms", "700", "--log-segment-kib", "32"]);
         let child = self.spawn(command, &name)?;
         let node = &mut self.nodes[number - 1];
         (node.child, node.is_stopped) = (Some(child), false);
@@ -194,6 +194,20 @@ impl Processes {
     /// The process ids of the agents.
     pub fn agents(&self) -> Vec<u32> {
         self.agents.iter().map(Child::id).collect()
+    }
+
+    /// What the agents hold on their disks of runs that they worked for.
+    pub fn held(&self) -> Vec<PathBuf> {
+        let mut held = Vec::new();
+        for number in 1..=self.agents.len() {
+            let agent = self.dir.join("state").join(format!("a{number}")).join("agent");
+            for what in ["runs", "pods"] {
+                // What was never made holds nothing.
+                let entries = std::fs::read_dir(agent.join(what)).into_iter().flatten().flatten();
+                held.extend(entries.map(|entry| entry.path()));
+            }
+        }
+        held
     }
 
     /// Asks the agents to end, and waits until they have.

@@ -181,7 +181,7 @@ async fn attempt(
     let found = placements.finish(&pids, &read.lost)?;
     println!("{} placements or steps began, by what is seen without a coordinator", found.began);
     outcome.doubled.extend(found.doubled);
-    nothing_left(options.backend, &pids, outcome).await?;
+    nothing_left(options.backend, &processes, outcome).await?;
     outcome.faults.extend(processes.ended_by_themselves());
     processes.terminate_agents();
     for node in 1..=NODES {
@@ -332,18 +332,19 @@ fn read(file: &Path) -> Result<Read, Failure> {
     Ok(read)
 }
 
-/// Waits until the agents have left nothing behind, for a while.
+/// Waits until the agents hold nothing any more, for a while.
 async fn nothing_left(
     backend: Backend,
-    agents: &[u32],
+    processes: &Processes,
     outcome: &mut Outcome,
 ) -> Result<(), Failure> {
-    if backend == Backend::Host {
-        return Ok(());
-    }
     let began = Instant::now();
     loop {
-        let left = placements::leftovers(agents)?;
+        let mut left: Vec<String> =
+            processes.held().iter().map(|path| path.display().to_string()).collect();
+        if backend == Backend::Docker {
+            left.extend(placements::leftovers(&processes.agents())?);
+        }
         if left.is_empty() {
             return Ok(());
         }
