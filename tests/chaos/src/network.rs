@@ -5,7 +5,7 @@
 //! machine is touched. Everything goes when the value is dropped; what a killed suite left behind
 //! goes when the next one starts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Failure;
@@ -203,8 +203,15 @@ fn remove_leftovers() {
         if let Some(pid) = pid.filter(|pid| is_dead(pid)) {
             let _ = run("ip", &["link", "del", &format!("{INTERFACE}{pid}")]);
             let _ = run("ip", &["netns", "del", &name]);
+            // Its pipe, if it had one.
+            let _ = std::fs::remove_file(pipe(pid));
         }
     }
+}
+
+/// Where the steps of a suite with this process id leave their marks.
+pub fn pipe(pid: impl std::fmt::Display) -> PathBuf {
+    PathBuf::from(format!("/run/{PREFIX}{pid}"))
 }
 
 /// A /24 of the range that is set aside for benchmarks of networks, which nobody here uses.

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use crate::network::{output, run};
+use crate::network::{output, pipe, run};
+use crate::processes::dies_with_us;
 use crate::{Backend, Failure};
 
 /// Which labels the agent gives to its containers.
@@ -58,7 +59,7 @@ impl Placements {
         let recorder = match backend {
             Backend::Host => {
                 // Not in a directory that steps have one of their own of.
-                let pipe = PathBuf::from(format!("/run/tenon-chaos-{}", std::process::id()));
+                let pipe = pipe(std::process::id());
                 run("mkfifo", &["-m", "666", &pipe.display().to_string()])?;
                 // Opened both ways, so that it has no end.
                 let marks =
@@ -81,6 +82,7 @@ impl Placements {
                 command.args(["--filter", "event=start", "--filter", "event=die"]);
                 command.args(["--filter", &format!("label={RUN}")]);
                 command.stdin(Stdio::null()).stdout(out);
+                dies_with_us(&mut command);
                 let child =
                     command.spawn().map_err(|error| format!("cannot run docker: {error}"))?;
                 Recorder::Docker(child)

@@ -108,13 +108,7 @@ impl Processes {
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(again);
-        // SAFETY: prctl has no effect on memory, and may be called between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
+        dies_with_us(&mut command);
         command.spawn().map_err(failed)
     }
 
@@ -230,6 +224,17 @@ impl Drop for Processes {
             send(&agent, libc::SIGKILL);
             let _ = agent.wait();
         }
+    }
+}
+
+/// The process dies when the thread that starts it ends, however it ends.
+pub fn dies_with_us(command: &mut Command) {
+    // SAFETY: prctl has no effect on memory, and may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
     }
 }
 

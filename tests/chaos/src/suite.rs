@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tenon_client::{Client, Options as ClientOptions};
 use tenon_proto::control::v1::{GetRunRequest, InitRequest};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::faults::{Harm, standings, wait_for_leader};
@@ -105,6 +106,7 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         tokio::select! {
             result = attempt(options, dir.path(), &mut outcome, &mut agents) => result,
             _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
+            () = terminated() => Err("told to end".to_owned()),
         }
     });
     drop(runtime);
@@ -121,6 +123,17 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         outcome.kept = Some(dir.keep());
     }
     Ok(outcome)
+}
+
+/// Waits for SIGTERM.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        // Then it ends us as it ends others.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 async fn attempt(
