@@ -42,7 +42,9 @@ pub enum Error {
     },
     /// This node's copy differs from what it was.
     #[error(
-        "this node's copy of the history has diverged: {0}; it stops rather than spread the          difference. Remove it from the cluster, empty its data directory and add it again; and          please report this as a bug"
+        "this node's copy of the history has diverged: {0}; it stops rather than spread the \
+         difference. Remove it from the cluster, empty its data directory and add it again; and \
+         please report this as a bug"
     )]
     Diverged(String),
     /// The log has lost what it had acknowledged.

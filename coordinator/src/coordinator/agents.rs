@@ -25,6 +25,11 @@ impl Coordinator {
             return Ok(());
         }
         let known = self.replica.meta().agents.get(&hello.name);
+        // Incarnations are ULIDs: an older one is a dead life, whose hello was on its way for long.
+        if known.is_some_and(|known| known.incarnation > hello.incarnation) {
+            self.out.push(Output::Close(session, CloseReason::Superseded));
+            return Ok(());
+        }
         let known = known.filter(|known| known.incarnation == hello.incarnation);
         let welcome = Welcome {
             node: self.options.node,
@@ -157,6 +162,9 @@ impl Coordinator {
         self.tell(messages);
         if bugs::is_on(bugs::Bug::ReplaceWithoutLease) {
             self.lose_out_of_contact();
+        }
+        if self.hold_until.is_some() {
+            return Ok(());
         }
         for (attempt, agent) in self.duties.placements(self.replica.engine()) {
             let place = Command::Place { time: self.now, attempt: attempt.clone(), agent };

@@ -55,6 +55,8 @@ pub struct Coordinator {
     own: BTreeMap<RequestId, Own>,
     fetch: Option<(u64, Fetch)>,
     fetch_again: Option<Time>,
+    /// Until then the leader's own proposals wait.
+    hold_until: Option<Time>,
     persist_by: Option<Time>,
     out: Vec<Output>,
     now: Time,
@@ -102,6 +104,7 @@ impl Coordinator {
             own: BTreeMap::new(),
             fetch: None,
             fetch_again: None,
+            hold_until: None,
             persist_by: None,
             out: Vec::new(),
             now: Time(0),
@@ -145,9 +148,10 @@ impl Coordinator {
 
     /// When [`Input::Wake`] is due.
     pub fn next_wakeup(&self) -> Option<Time> {
-        let deadline = match self.leading {
-            Some(_) if !self.is_ticking() => self.replica.engine().next_deadline(),
-            _ => None,
+        let free = self.leading.is_some() && self.hold_until.is_none();
+        let deadline = match free && !self.is_ticking() {
+            true => self.replica.engine().next_deadline(),
+            false => None,
         };
         let read = |read: &Read| match read.index {
             // It waits for nothing but its index.
@@ -155,7 +159,7 @@ impl Coordinator {
             None => read.deadline.min(read.again),
         };
         let reads = self.reads.values().map(read).min();
-        let deferral = self.leading.and_then(|_| self.duties.next_deferral());
+        let deferral = if free { self.duties.next_deferral() } else { None };
         [
             deadline,
             deferral,
@@ -163,6 +167,7 @@ impl Coordinator {
             self.proposals.next_wakeup(self.leader.is_some()),
             self.persist_by,
             self.fetch_again,
+            self.hold_until,
         ]
         .into_iter()
         .flatten()
@@ -314,6 +319,10 @@ impl Coordinator {
                 read.again = self.now.plus_millis(READ_AGAIN_MS);
                 self.out.push(Output::ReadIndex(*id));
             }
+        }
+        if self.hold_until.is_some_and(|until| until <= self.now) {
+            self.hold_until = None;
+            self.lead_again();
         }
         if self.fetch_again.is_some_and(|again| again <= self.now) {
             self.fetch_again = None;

@@ -7,6 +7,9 @@ use crate::command::Command;
 use crate::entry::{RequestId, encode_proposal};
 use crate::waiting::Token;
 
+/// After a proposal was refused, the leader's own ones wait so long, in milliseconds.
+const HOLD_MS: i64 = 30;
+
 impl Coordinator {
     pub(super) fn request(&mut self, token: Token, request: Request, deadline: Time) {
         let time = self.now;
@@ -67,11 +70,18 @@ impl Coordinator {
                 self.duties.detach(session);
                 self.out.push(Output::Close(session, CloseReason::Again));
             }
-            Some(Own::Lead) if self.leader == Some(self.options.node) => {
-                let (node, name, term) = (self.options.node, self.options.name.clone(), self.term);
-                self.propose_own(&Command::Lead { time: self.now, node, name, term }, Own::Lead);
-            }
             _ => {}
+        }
+        // While the leadership is being handed over nothing is taken: it is no use to ask at once.
+        self.hold_until = Some(self.now.plus_millis(HOLD_MS));
+    }
+
+    /// Says once more that this member leads, if that was not taken.
+    pub(super) fn lead_again(&mut self) {
+        let leads = self.leader == Some(self.options.node) && self.leading.is_none();
+        if leads && !self.own.values().any(|own| matches!(own, Own::Lead)) {
+            let (node, name, term) = (self.options.node, self.options.name.clone(), self.term);
+            self.propose_own(&Command::Lead { time: self.now, node, name, term }, Own::Lead);
         }
     }
 

@@ -79,6 +79,8 @@ pub struct Links {
     pub send: Box<dyn Fn(Outgoing) + Send>,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// So many applied entries stay in the log for members that are behind.
+    pub keep_entries: u64,
     /// How it stands.
     pub standing: Arc<Standing>,
 }
@@ -176,6 +178,7 @@ impl RaftThread {
             RaftInput::Persisted(number) => self.core.persisted(number),
             RaftInput::Applied(index) => self.core.applied(index),
             RaftInput::Compact(index) => {
+                let index = self.spare(index);
                 if let Some(compaction) = self.core.compact(index) {
                     self.to_log(LogInput::Compact(compaction))?;
                 }
@@ -230,6 +233,19 @@ impl RaftThread {
         }
         self.proposals.clear();
         self.proposed_bytes = 0;
+    }
+
+    /// How far the log may be compacted of what this node does not need: a member that is a little
+    /// behind is to get entries, not a snapshot.
+    fn spare(&self, index: u64) -> u64 {
+        let kept = index.saturating_sub(self.links.keep_entries);
+        let status = self.core.status();
+        let others = status.peers.iter().filter(|peer| peer.recent_active && peer.id != status.id);
+        match others.map(|peer| peer.matched).min() {
+            Some(behind) => index.min(behind.max(kept)),
+            None if status.conf_state.members().len() > 1 => kept,
+            None => index,
+        }
     }
 
     fn to_log(&self, input: LogInput) -> Result<()> {

@@ -21,6 +21,8 @@ use crate::server::Metrics;
 
 /// Requests and reports that may wait to be taken.
 const USERS: usize = 1024;
+/// Applied entries that stay in the log for members that are behind.
+const KEEP_ENTRIES: u64 = 5_000;
 
 /// What the threads need of the world.
 pub(crate) struct World {
@@ -81,6 +83,7 @@ impl Running {
                 apply: from_log,
                 send: world.send,
                 metrics: world.metrics.clone(),
+                keep_entries: KEEP_ENTRIES,
                 standing: world.standing.clone(),
             },
         );

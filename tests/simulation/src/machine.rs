@@ -194,6 +194,8 @@ impl Machine {
                 out.lock().unwrap_or_else(PoisonError::into_inner).push(message);
             }),
             metrics: metrics.clone(),
+            // Followers are to need snapshots often.
+            keep_entries: 0,
             standing: standing.clone(),
         };
         self.running = Some(Running {
