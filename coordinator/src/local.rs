@@ -257,8 +257,9 @@ impl Local {
 /// Tells whoever waits for a run that it is over.
 fn tell_end(waiting: &Waiting, ends: &watch::Sender<u64>, retired: Retired) {
     if let Some(done) = lock(waiting).remove(&retired.run) {
+        let objects = crate::history::shown(retired.objects);
         // Nobody may be waiting any more.
-        let _ = done.send(Finished { outcome: retired.outcome, objects: retired.objects });
+        let _ = done.send(Finished { outcome: retired.outcome, objects });
     }
     ends.send_modify(|ends| *ends += 1);
 }

@@ -29,6 +29,9 @@ struct Waiting {
 #[derive(Default)]
 pub(crate) struct Proposals {
     waiting: BTreeMap<RequestId, Waiting>,
+    /// Nothing is due and nothing expires before this: looking at all of them for each batch of
+    /// entries would cost more than applying it.
+    quiet_until: Option<Time>,
 }
 
 impl Proposals {
@@ -42,7 +45,12 @@ impl Proposals {
         deadline: Time,
     ) {
         let again = now.plus_millis(AGAIN_MS);
+        self.wake_by(deadline.min(again));
         self.waiting.insert(id, Waiting { token, proposal, deadline, again });
+    }
+
+    fn wake_by(&mut self, time: Time) {
+        self.quiet_until = Some(self.quiet_until.map_or(time, |until| until.min(time)));
     }
 
     /// It was applied.
@@ -54,6 +62,7 @@ impl Proposals {
     pub fn refused(&mut self, id: RequestId, now: Time) {
         if let Some(waiting) = self.waiting.get_mut(&id) {
             waiting.again = now.plus_millis(REFUSED_MS);
+            self.wake_by(now.plus_millis(REFUSED_MS));
         }
     }
 
@@ -62,31 +71,33 @@ impl Proposals {
         for waiting in self.waiting.values_mut() {
             waiting.again = now;
         }
+        self.wake_by(now);
     }
 
-    /// Those whose time is over.
-    pub fn expired(&mut self, now: Time) -> Vec<Token> {
+    /// Those whose time is over, and those that are to be proposed again, if there is a leader.
+    pub fn due(&mut self, now: Time, has_leader: bool) -> (Vec<Token>, Vec<(RequestId, Vec<u8>)>) {
+        if self.quiet_until.is_none_or(|until| now < until) {
+            return (Vec::new(), Vec::new());
+        }
         let expired = self.waiting.extract_if(.., |_, waiting| waiting.deadline <= now);
-        expired.map(|(_, waiting)| waiting.token).collect()
+        let expired = expired.map(|(_, waiting)| waiting.token).collect();
+        let mut again = Vec::new();
+        for (id, waiting) in &mut self.waiting {
+            if waiting.again <= now {
+                waiting.again = now.plus_millis(AGAIN_MS);
+                if has_leader {
+                    again.push((*id, waiting.proposal.clone()));
+                }
+            }
+        }
+        self.quiet_until =
+            self.waiting.values().map(|waiting| waiting.deadline.min(waiting.again)).min();
+        (expired, again)
     }
 
-    /// Those that are to be proposed again.
-    pub fn due(&mut self, now: Time) -> Vec<(RequestId, Vec<u8>)> {
-        let due = self.waiting.iter_mut().filter(|(_, waiting)| waiting.again <= now);
-        due.map(|(id, waiting)| {
-            waiting.again = now.plus_millis(AGAIN_MS);
-            (*id, waiting.proposal.clone())
-        })
-        .collect()
-    }
-
-    /// When the next one expires or, with a leader to propose to, is due.
-    pub fn next_wakeup(&self, with_leader: bool) -> Option<Time> {
-        let wakeup = |waiting: &Waiting| match with_leader {
-            true => waiting.deadline.min(waiting.again),
-            false => waiting.deadline,
-        };
-        self.waiting.values().map(wakeup).min()
+    /// When to look again, at the latest; there may be nothing to do then.
+    pub fn next_wakeup(&self) -> Option<Time> {
+        self.quiet_until
     }
 
     /// How many there are.

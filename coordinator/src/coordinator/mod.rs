@@ -53,6 +53,8 @@ pub struct Coordinator {
     leading: Option<u64>,
     /// What proposals that nobody waits for were about.
     own: BTreeMap<RequestId, Own>,
+    /// The last tick that was proposed; it is under way as long as it is in `own`.
+    ticking: Option<RequestId>,
     fetch: Option<(u64, Fetch)>,
     fetch_again: Option<Time>,
     /// Until then the leader's own proposals wait.
@@ -102,6 +104,7 @@ impl Coordinator {
             term: 0,
             leading: None,
             own: BTreeMap::new(),
+            ticking: None,
             fetch: None,
             fetch_again: None,
             hold_until: None,
@@ -164,7 +167,7 @@ impl Coordinator {
             deadline,
             deferral,
             reads,
-            self.proposals.next_wakeup(self.leader.is_some()),
+            self.proposals.next_wakeup(),
             self.persist_by,
             self.fetch_again,
             self.hold_until,
@@ -175,7 +178,7 @@ impl Coordinator {
     }
 
     fn is_ticking(&self) -> bool {
-        self.own.values().any(|own| matches!(own, Own::Tick))
+        self.ticking.is_some_and(|tick| self.own.contains_key(&tick))
     }
 
     /// Takes what happened, at wall-clock time `now`, and hands out what is to be done, in order. An
@@ -297,13 +300,12 @@ impl Coordinator {
 
     /// What is due, by the clock.
     fn timers(&mut self) -> Result<()> {
-        for token in self.proposals.expired(self.now) {
+        let (expired, again) = self.proposals.due(self.now, self.leader.is_some());
+        for token in expired {
             self.out.push(Output::Answer(token, Err(self.too_late())));
         }
-        if self.leader.is_some() {
-            for (id, proposal) in self.proposals.due(self.now) {
-                self.out.push(Output::Propose { id, proposal });
-            }
+        for (id, proposal) in again {
+            self.out.push(Output::Propose { id, proposal });
         }
         let now = self.now;
         let late: Vec<Read> = self

@@ -57,6 +57,9 @@ impl Coordinator {
 
     pub(super) fn propose_own(&mut self, command: &Command, own: Own) {
         let id = self.next_id();
+        if matches!(own, Own::Tick) {
+            self.ticking = Some(id);
+        }
         self.own.insert(id, own);
         self.out.push(Output::Propose { id, proposal: encode_proposal(id, command) });
     }

@@ -446,36 +446,35 @@ impl ControlPlane for Handle {
         let handle = self.clone();
         let mut ended = member.ended.clone();
         self.shared.runtime.spawn(async move {
-            if to_agent.send(Ok(first)).await.is_err() {
-                return handle.detach(session).await;
-            }
-            loop {
-                tokio::select! {
-                    message = messages.recv() => {
-                        let (message, last) = match message {
-                            Some(SessionMessage::Message(message)) => (Ok(*message), false),
-                            Some(SessionMessage::Close(reason)) => {
-                                (Err(handle.closed(reason)), true)
-                            }
-                            None => (Err(stopping()), true),
-                        };
-                        if to_agent.send(message).await.is_err() || last {
-                            break;
-                        }
-                    }
-                    message = said.recv() => match message {
-                        Some(message) => {
-                            if !handle.said(session, message).await {
-                                break;
-                            }
-                        }
-                        None => break,
-                    },
-                    _ = async { ended.wait_for(|ended| *ended).await.is_ok() } => {
+            // Neither direction waits for the other: an agent that is told much while it says much
+            // would otherwise wait for us as we wait for it.
+            let tell = async {
+                let mut next = Ok(first);
+                while to_agent.send(next).await.is_ok() {
+                    next = match messages.recv().await {
+                        Some(SessionMessage::Message(message)) => Ok(*message),
+                        Some(SessionMessage::Close(reason)) => Err(handle.closed(reason)),
+                        None => Err(stopping()),
+                    };
+                    if next.is_err() {
                         // Nobody may be listening any more.
-                        let _ = to_agent.send(Err(stopping())).await;
+                        let _ = to_agent.send(next).await;
                         break;
                     }
+                }
+            };
+            let listen = async {
+                while let Some(message) = said.recv().await {
+                    if !handle.said(session, message).await {
+                        break;
+                    }
+                }
+            };
+            tokio::select! {
+                () = tell => {}
+                () = listen => {}
+                _ = async { ended.wait_for(|ended| *ended).await.is_ok() } => {
+                    let _ = to_agent.send(Err(stopping())).await;
                 }
             }
             handle.detach(session).await;

@@ -72,7 +72,8 @@ pub struct Retired {
     pub run: RunId,
     /// How it ended.
     pub outcome: RunOutcome,
-    /// The run object, then its TaskRuns and CustomRuns, as people may see them.
+    /// The run object, then its TaskRuns and CustomRuns, with placeholders of secret values: not yet
+    /// as people may see them ([`crate::history`]).
     pub objects: Vec<Object>,
     /// The agents that still hold something of it.
     pub agents: BTreeSet<String>,
@@ -607,7 +608,6 @@ impl Replica {
         }
         self.engine.remove(run);
         let agents = agents.unwrap_or_default();
-        let objects = history::shown(objects);
         effects.retired.push(Retired { run, outcome, objects, agents, keep_claims });
         Ok(())
     }
