@@ -117,6 +117,8 @@ pub struct Replica {
     dirty: BTreeSet<RunId>,
     unpersisted: u64,
     persisted: u64,
+    /// Nothing was applied since the start.
+    restarted: bool,
 }
 
 impl Replica {
@@ -141,6 +143,7 @@ impl Replica {
             dirty: BTreeSet::new(),
             unpersisted: 0,
             persisted: meta.applied,
+            restarted: true,
             meta,
         };
         replica.load_runs()?;
@@ -253,8 +256,11 @@ impl Replica {
             return Ok(());
         }
         if !data.is_empty() {
-            let commands =
+            let mut commands =
                 entry::decode(data).map_err(|reason| Error::Undecodable { index, reason })?;
+            if bugs::is_on(bugs::Bug::ApplyTwice) && std::mem::take(&mut self.restarted) {
+                commands.extend(commands.clone());
+            }
             for (id, command) in commands {
                 let reply = self.command(index, term, command, effects)?;
                 effects.replies.push((id, reply));

@@ -224,6 +224,20 @@ impl World {
         }
     }
 
+    /// A node loses power for a moment, some times.
+    pub fn flicker(&mut self, node: u64, times: u64) {
+        if times == 0 || self.phase != Phase::Chaos {
+            return;
+        }
+        if self.machines[&node].running.is_some() {
+            self.power_cut(node);
+            let pause = self.random.below(5 * MS);
+            self.queue.after(pause, Event::Start(node));
+        }
+        let pause = 50 * MS + self.random.below(500 * MS);
+        self.queue.after(pause, Event::Flicker(node, times - 1));
+    }
+
     fn kill(&mut self, node: u64) {
         if self.machines[&node].doomed {
             return self.power_cut(node);
@@ -327,6 +341,13 @@ impl World {
                 }
             }
             Trouble::Pause => machine.paused_until = now + length,
+            Trouble::Flicker => {
+                let others: Vec<u64> = on.iter().copied().filter(|id| *id != node).collect();
+                for pair in others.windows(2) {
+                    self.cut.extend([(pair[0], pair[1]), (pair[1], pair[0])]);
+                }
+                self.flicker(node, 2 + draw % 10);
+            }
         }
         Ok(())
     }

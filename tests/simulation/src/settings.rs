@@ -85,11 +85,13 @@ pub enum Trouble {
     AgentCrash,
     /// A node's threads are held up.
     Pause,
+    /// Two nodes hear each other only through a third one, which loses power again and again.
+    Flicker,
 }
 
 impl Trouble {
     /// All of it.
-    pub const ALL: [Trouble; 15] = [
+    pub const ALL: [Trouble; 16] = [
         Trouble::PowerCut,
         Trouble::PowerCutWithin,
         Trouble::Kill,
@@ -105,6 +107,7 @@ impl Trouble {
         Trouble::AgentBreaks,
         Trouble::AgentCrash,
         Trouble::Pause,
+        Trouble::Flicker,
     ];
 }
 

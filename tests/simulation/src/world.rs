@@ -83,6 +83,8 @@ pub enum Event {
     Start(u64),
     PowerCut(Life),
     EndOfDiskTrouble(u64),
+    /// A node loses power so many times.
+    Flicker(u64, u64),
     Membership,
     Heal,
     Look,
@@ -315,6 +317,10 @@ impl World {
             }
             Event::EndOfDiskTrouble(node) => {
                 self.end_of_disk_trouble(node);
+                Ok(())
+            }
+            Event::Flicker(node, times) => {
+                self.flicker(node, times);
                 Ok(())
             }
             Event::Membership => {
