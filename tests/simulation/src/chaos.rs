@@ -224,6 +224,18 @@ impl World {
         }
     }
 
+    /// A node is elected that is to be cut off.
+    pub fn elected(&mut self, node: u64) {
+        let Some(voter) = self.cut_off_next_leader.filter(|voter| *voter != node) else { return };
+        self.cut_off_next_leader = None;
+        if self.phase == Phase::Chaos {
+            for other in self.machines.keys().copied().filter(|other| *other != node) {
+                self.cut.extend([(node, other), (other, node)]);
+            }
+            self.flicker(voter, 1);
+        }
+    }
+
     /// A node loses power for a moment, some times.
     pub fn flicker(&mut self, node: u64, times: u64) {
         if times == 0 || self.phase != Phase::Chaos {
@@ -346,7 +358,8 @@ impl World {
                 for pair in others.windows(2) {
                     self.cut.extend([(pair[0], pair[1]), (pair[1], pair[0])]);
                 }
-                self.flicker(node, 2 + draw % 10);
+                self.cut_off_next_leader = Some(node);
+                self.flicker(node, 1 + draw % 6);
             }
         }
         Ok(())

@@ -122,6 +122,9 @@ pub struct World {
     pub broken: BTreeSet<u64>,
     pub next_node: u64,
     pub healed_at: Micros,
+    /// The next leader is cut off before it has said a word, and this node, without which it would
+    /// not have been elected, loses power.
+    pub cut_off_next_leader: Option<u64>,
     pub done: bool,
 }
 
@@ -160,6 +163,7 @@ impl World {
             broken: BTreeSet::new(),
             next_node: 1,
             healed_at: 0,
+            cut_off_next_leader: None,
             done: false,
             settings,
             random,
@@ -438,6 +442,9 @@ impl World {
             let delay = self.turn(life.0);
             self.queue.after(delay, Event::LogTurn(life));
         }
+        if to_apply.iter().any(|input| is_elected(life.0, input)) {
+            self.elected(life.0);
+        }
         for message in messages {
             self.send(life, message);
         }
@@ -651,6 +658,10 @@ impl World {
             None => self.queue.after(SECOND, Event::Fetched(asker, None)),
         }
     }
+}
+
+fn is_elected(node: u64, input: &FromLog) -> bool {
+    matches!(input, FromLog::Leader { leader: Some(leader), .. } if *leader == node)
 }
 
 /// Building the metrics takes longer than many a schedule's turn: one set serves a thread.
