@@ -230,9 +230,9 @@ pub enum Output {
     /// Ask the member that offered the snapshot.
     Fetch(u64, FetchRequest),
     /// The snapshot is all here.
-    Fetched,
+    Fetched(Descriptor),
     /// It could not be fetched.
-    FetchFailed,
+    FetchFailed(Descriptor),
     /// The snapshot's state is installed.
     Installed,
     /// The members have changed.

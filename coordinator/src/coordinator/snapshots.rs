@@ -22,12 +22,14 @@ impl Coordinator {
 
     pub(super) fn fetch_next(&mut self) -> Result<()> {
         if let Some((from, fetch)) = &self.fetch {
+            // Said with which snapshot: another may have been offered meanwhile.
+            let descriptor = fetch.descriptor().clone();
             self.out.push(match fetch.next() {
                 Some(request) => Output::Fetch(*from, request),
-                None if fetch.is_sound()? => Output::Fetched,
+                None if fetch.is_sound()? => Output::Fetched(descriptor),
                 None => {
                     self.fetch = None;
-                    Output::FetchFailed
+                    Output::FetchFailed(descriptor)
                 }
             });
         }

@@ -333,12 +333,12 @@ impl ApplyThread {
                 let _ = self.links.raft.send(RaftInput::Offer(meta));
             }
             Output::Fetch(from, request) => (self.links.fetch)(from, request),
-            Output::Fetched => {
-                let _ = self.links.raft.send(RaftInput::Fetched);
+            Output::Fetched(descriptor) => {
+                let _ = self.links.raft.send(RaftInput::Fetched(descriptor));
             }
-            Output::FetchFailed => {
+            Output::FetchFailed(descriptor) => {
                 self.links.metrics.snapshots.get_or_create(&[("outcome", "failed")]).inc();
-                let _ = self.links.raft.send(RaftInput::FetchFailed);
+                let _ = self.links.raft.send(RaftInput::FetchFailed(descriptor));
             }
             Output::Installed => {
                 self.links.metrics.snapshots.get_or_create(&[("outcome", "installed")]).inc();

@@ -20,6 +20,7 @@ use crate::coordinator;
 use crate::entry::{self, RequestId};
 use crate::error::{Error, Result};
 use crate::replica::Configuration;
+use crate::replica::snapshot::Descriptor;
 use crate::server::Metrics;
 
 /// At most so many proposals become one entry.
@@ -50,9 +51,9 @@ pub enum RaftInput {
     /// A snapshot is there for who needs one.
     Offer(SnapshotMeta),
     /// The snapshot that was asked for is here.
-    Fetched,
+    Fetched(Descriptor),
     /// It could not be had.
-    FetchFailed,
+    FetchFailed(Descriptor),
     /// Its state is installed.
     Installed,
     /// A node that is to be heard, though it is not known to be a member yet.
@@ -193,13 +194,13 @@ impl RaftThread {
             RaftInput::Offer(meta) => {
                 self.core.offer_snapshot(meta);
             }
-            RaftInput::Fetched => {
-                if let Some(meta) = self.offered.take() {
+            RaftInput::Fetched(descriptor) => {
+                if let Some(meta) = self.take_offered(&descriptor) {
                     self.core.snapshot_fetched(&meta);
                 }
             }
-            RaftInput::FetchFailed => {
-                if let Some(meta) = self.offered.take() {
+            RaftInput::FetchFailed(descriptor) => {
+                if let Some(meta) = self.take_offered(&descriptor) {
                     self.core.snapshot_failed(&meta);
                 }
             }
@@ -233,6 +234,11 @@ impl RaftThread {
         }
         self.proposals.clear();
         self.proposed_bytes = 0;
+    }
+
+    /// The snapshot that was offered, if it is still this one: a newer offer takes its place.
+    fn take_offered(&mut self, descriptor: &Descriptor) -> Option<SnapshotMeta> {
+        self.offered.take_if(|meta| meta.data == descriptor.to_bytes())
     }
 
     /// How far the log may be compacted of what this node does not need: a member that is a little

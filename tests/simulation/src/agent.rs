@@ -237,7 +237,7 @@ impl World {
         let id = running.next_number;
         running.sessions.insert(id, (agent, session));
         self.agents[agent].remote = Some((life, id));
-        self.to_user(life, Input::Attach { session: id, hello });
+        self.tell_user(life, Input::Attach { session: id, hello });
     }
 
     /// A session is over, as the agent sees it.
@@ -500,8 +500,7 @@ impl World {
                     (0..count).map(|line| format!("{name} {life} {number} {line}")).collect();
                 let time = self.true_time();
                 let (lines, chunk) = pack(&texts, time.0);
-                let output =
-                    proto::Output { container: step, sidecar: false, lines, chunk: chunk.into() };
+                let output = proto::Output { container: step, sidecar: false, lines, chunk };
                 self.report(agent, attempt, What::Output(output), texts);
             }
             Act::StepEnds(end) => {

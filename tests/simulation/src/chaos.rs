@@ -124,7 +124,7 @@ impl World {
         };
         // Whether it is taken shows when it is committed.
         let (reply, _) = oneshot::channel();
-        self.to_raft(leader, RaftInput::Change(change, reply));
+        self.tell_raft(leader, RaftInput::Change(change, reply));
     }
 
     /// Starts a node.
@@ -141,7 +141,7 @@ impl World {
                 let life = (node, life);
                 let first = self.random.below(tick);
                 self.queue.after(first, Event::Tick(life));
-                self.to_apply(life, Input::Wake);
+                self.tell_apply(life, Input::Wake);
                 self.raft_step(life, false)
             }
             Err(_) if trouble => {
@@ -314,7 +314,7 @@ impl World {
                 machine.disk_trouble = true;
                 let room = draw % 4000;
                 machine.disk.set_capacity(Some(machine.disk.used() + room));
-                if draw % 3 == 0 {
+                if draw.is_multiple_of(3) {
                     machine.store.set_fault(Some(StoreFault::NoSpace));
                 }
                 self.queue.after(length, Event::EndOfDiskTrouble(node));
@@ -332,7 +332,7 @@ impl World {
                 let on = kinds[(draw % kinds.len() as u64) as usize];
                 let error = ErrorKind::Other;
                 machine.disk.inject(Fault { on, after: draw % 30, times: 1 + draw % 2, error });
-                if draw % 5 == 0 {
+                if draw.is_multiple_of(5) {
                     machine.store.set_fault(Some(StoreFault::Io));
                 }
                 self.queue.after(length, Event::EndOfDiskTrouble(node));
@@ -343,7 +343,7 @@ impl World {
                 let voters = self.oracle.configuration.voters.clone();
                 if let (Some(leader), false) = (self.leader(), voters.is_empty()) {
                     let to = pick(&mut self.random, &voters);
-                    self.to_raft(leader, RaftInput::Transfer(to));
+                    self.tell_raft(leader, RaftInput::Transfer(to));
                 }
             }
             Trouble::AgentBreaks => self.break_session(agent),

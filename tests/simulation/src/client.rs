@@ -161,7 +161,7 @@ impl World {
         let token = running.next_number;
         running.waiting.insert(token, (client, attempt));
         let deadline = time.plus_millis(200 + self.random.below(3000) as i64);
-        self.to_user(life, Input::Request { token, request, deadline });
+        self.tell_user(life, Input::Request { token, request, deadline });
     }
 
     /// A client is answered, or gives up waiting.

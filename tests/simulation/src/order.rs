@@ -61,22 +61,26 @@ impl RunOrder {
             }
             "task-skip" => self.decided.push(text("task")),
             "task-retry" | "task-end" => {
-                if self.tasks.insert(attempt, 2) != Some(1) {
+                let before = self.tasks.insert(attempt, 2);
+                if before != Some(1) {
                     return wrong("an attempt ends that does not run");
                 }
             }
             "step-start" | "sidecar-start" => {
-                if self.steps.insert(container, 1).is_some() {
+                let before = self.steps.insert(container, 1);
+                if before.is_some() {
                     return wrong("a step begins twice");
                 }
             }
             "step-log" | "sidecar-log" => {
-                if self.steps.get(&container) != Some(&1) {
+                let state = self.steps.get(&container);
+                if state != Some(&1) {
                     return wrong("lines of a step that does not run");
                 }
             }
             "step-end" | "sidecar-end" => {
-                if self.steps.insert(container, 2) == Some(2) {
+                let before = self.steps.insert(container, 2);
+                if before == Some(2) {
                     return wrong("a step ends twice");
                 }
             }

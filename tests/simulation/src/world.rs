@@ -257,7 +257,7 @@ impl World {
             Event::Peer(from, to, bytes) => {
                 self.trace.hash((from, to, hash_of(&bytes)));
                 if let Some(life) = self.life(to) {
-                    self.to_raft(life, RaftInput::Messages(from, vec![bytes.into()]));
+                    self.tell_raft(life, RaftInput::Messages(from, vec![bytes.into()]));
                 }
                 Ok(())
             }
@@ -266,15 +266,15 @@ impl World {
                 Ok(())
             }
             Event::Fetched(life, chunk) => {
-                self.to_apply(life, FromLog::Fetched(chunk).into());
+                self.tell_apply(life, FromLog::Fetched(chunk).into());
                 Ok(())
             }
             Event::ToRaft(life, input) => {
-                self.to_raft(life, input);
+                self.tell_raft(life, input);
                 Ok(())
             }
             Event::ToUser(life, input) => {
-                self.to_user(life, input);
+                self.tell_user(life, input);
                 Ok(())
             }
             Event::Ask { life, client, attempt, request } => {
@@ -348,7 +348,7 @@ impl World {
         delay + paused.saturating_sub(self.queue.now())
     }
 
-    pub fn to_raft(&mut self, life: Life, input: RaftInput) {
+    pub fn tell_raft(&mut self, life: Life, input: RaftInput) {
         if !self.is_alive(life) {
             return;
         }
@@ -362,15 +362,15 @@ impl World {
         }
     }
 
-    pub fn to_apply(&mut self, life: Life, input: Input) {
-        self.to_coordinator(life, input, false);
+    pub fn tell_apply(&mut self, life: Life, input: Input) {
+        self.tell_coordinator(life, input, false);
     }
 
-    pub fn to_user(&mut self, life: Life, input: Input) {
-        self.to_coordinator(life, input, true);
+    pub fn tell_user(&mut self, life: Life, input: Input) {
+        self.tell_coordinator(life, input, true);
     }
 
-    fn to_coordinator(&mut self, life: Life, input: Input, user: bool) {
+    fn tell_coordinator(&mut self, life: Life, input: Input, user: bool) {
         if !self.is_alive(life) {
             return;
         }
@@ -450,7 +450,7 @@ impl World {
         }
         for input in to_apply {
             self.watch_raft(life, &input)?;
-            self.to_apply(life, input.into());
+            self.tell_apply(life, input.into());
         }
         match stepped {
             Ok(()) => Ok(()),
@@ -609,17 +609,17 @@ impl World {
     fn put(&mut self, life: Life, output: Output) -> Result<(), Violation> {
         match output {
             Output::Propose { id, proposal } => {
-                self.to_raft(life, RaftInput::Propose(id, proposal))
+                self.tell_raft(life, RaftInput::Propose(id, proposal));
             }
-            Output::ReadIndex(id) => self.to_raft(life, RaftInput::ReadIndex(id)),
-            Output::Applied(index) => self.to_raft(life, RaftInput::Applied(index)),
-            Output::Persisted(index) => self.to_raft(life, RaftInput::Compact(index)),
-            Output::Fetched => self.to_raft(life, RaftInput::Fetched),
-            Output::FetchFailed => self.to_raft(life, RaftInput::FetchFailed),
+            Output::ReadIndex(id) => self.tell_raft(life, RaftInput::ReadIndex(id)),
+            Output::Applied(index) => self.tell_raft(life, RaftInput::Applied(index)),
+            Output::Persisted(index) => self.tell_raft(life, RaftInput::Compact(index)),
+            Output::Fetched(which) => self.tell_raft(life, RaftInput::Fetched(which)),
+            Output::FetchFailed(which) => self.tell_raft(life, RaftInput::FetchFailed(which)),
             Output::Installed => {
                 self.say(|| format!("node {} installed a snapshot", life.0));
                 self.oracle.installed += 1;
-                self.to_raft(life, RaftInput::Installed);
+                self.tell_raft(life, RaftInput::Installed);
             }
             Output::SnapshotMade(descriptor) => {
                 self.oracle.snapshots += 1;
@@ -630,7 +630,7 @@ impl World {
                     conf_state: descriptor.configuration.clone().into(),
                     data: descriptor.to_bytes(),
                 };
-                self.to_raft(life, RaftInput::Offer(meta));
+                self.tell_raft(life, RaftInput::Offer(meta));
             }
             Output::Fetch(from, request) => match self.way(life.0, from) {
                 Some(delay) => self.queue.after(delay, Event::Fetch(life, from, request)),

@@ -2,7 +2,7 @@
 //! disk: five commands for each task (placed, started, step started, step ended, ended), duties looked
 //! up for changed runs only, as a leader does.
 //!
-//! `cargo run --release -p tenon-engine --example throughput`
+//! `cargo run --release -p tenon-engine --example engine_throughput`
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! How many entries a second one node, and three nodes in one process, commit: real journals, real fsync, a thread each for the
-//! core and for its log. `cargo run --release -p tenon-consensus --example throughput`
+//! core and for its log. `cargo run --release -p tenon-consensus --example log_throughput`
 //!
 //! Each proposal is an entry of its own here; an owner that puts many proposals into one entry gets that many times more.
 
