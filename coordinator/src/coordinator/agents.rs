@@ -85,7 +85,11 @@ impl Coordinator {
                 self.out.push(Output::Progress(progress));
                 return;
             }
-            Some(Message::Hello(_) | Message::Heartbeat(_)) | None => return,
+            Some(Message::Heartbeat(heartbeat)) => {
+                self.tell_one(session, coordinator_message::Message::Heartbeat(heartbeat));
+                return;
+            }
+            Some(Message::Hello(_)) | None => return,
         };
         for report in reports {
             let number = report.number;

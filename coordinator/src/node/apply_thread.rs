@@ -9,14 +9,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tenon_consensus::SnapshotMeta;
 use tenon_engine::Time;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, Progress};
-use tenon_proto::raft::v1::{Chunk, FetchRequest};
+use tenon_proto::raft::v1::FetchRequest;
 use tokio::sync::{mpsc, oneshot};
 
 use super::raft_thread::RaftInput;
 use super::standing::{Standing, StateView};
-use crate::coordinator::{Answer, CloseReason, Committed, Coordinator, Input, Output, Request};
+use crate::coordinator::{Answer, CloseReason, Coordinator, Input, Output, Request};
 use crate::duties::SessionId;
-use crate::entry::RequestId;
 use crate::error::{Error, Result};
 use crate::replica::snapshot::Descriptor;
 use crate::replica::{Member, Retired};
@@ -29,60 +28,6 @@ const BATCH: usize = 1024;
 const SHOW: Duration = Duration::from_millis(50);
 /// So many proposals may be under way before agents and clients have to wait.
 const UNDER_WAY: usize = 16 << 10;
-
-/// What comes from the log.
-pub enum FromLog {
-    /// Entries are committed.
-    Committed(Vec<Committed>),
-    /// Who leads.
-    Leader {
-        /// Its id, if one is known.
-        leader: Option<u64>,
-        /// The term.
-        term: u64,
-    },
-    /// A read is confirmed.
-    ReadReady {
-        /// Which read.
-        id: RequestId,
-        /// It may be answered once this is applied.
-        index: u64,
-    },
-    /// A proposal found no leader.
-    Refused(RequestId),
-    /// A snapshot is offered.
-    Offered {
-        /// By whom.
-        from: u64,
-        /// What it is.
-        descriptor: Vec<u8>,
-    },
-    /// It is of no use any more.
-    FetchCancelled,
-    /// A part of it has come; `None` when the other side could not be reached.
-    Fetched(Option<Chunk>),
-    /// It is to be installed.
-    Install,
-    /// A member needs one.
-    SnapshotWanted,
-}
-
-impl From<FromLog> for Input {
-    fn from(message: FromLog) -> Input {
-        match message {
-            FromLog::Committed(entries) => Input::Committed(entries),
-            FromLog::Leader { leader, term } => Input::Leader { leader, term },
-            FromLog::ReadReady { id, index } => Input::ReadReady { id, index },
-            FromLog::Refused(id) => Input::Refused(id),
-            FromLog::Offered { from, descriptor } => Input::Offered { from, descriptor },
-            FromLog::FetchCancelled => Input::FetchCancelled,
-            FromLog::Fetched(Some(chunk)) => Input::Chunk(chunk),
-            FromLog::Fetched(None) => Input::FetchBroken,
-            FromLog::Install => Input::Install,
-            FromLog::SnapshotWanted => Input::SnapshotWanted,
-        }
-    }
-}
 
 /// What comes from the node's users.
 pub enum FromUser {
@@ -131,7 +76,8 @@ pub type ToAgent = mpsc::UnboundedSender<SessionMessage>;
 /// Where what follows goes.
 pub(super) struct Links {
     pub raft: Sender<RaftInput>,
-    /// Asks another member for a part of a snapshot; the answer comes back as [`FromLog::Fetched`].
+    /// Asks another member for a part of a snapshot; the answer comes back as [`Input::Chunk`]
+    /// or [`Input::FetchBroken`].
     pub fetch: Box<dyn Fn(u64, FetchRequest) + Send>,
     /// The members as of what is applied.
     pub members: Box<dyn Fn(std::collections::BTreeMap<u64, Member>) + Send>,
@@ -173,7 +119,7 @@ impl ApplyThread {
     /// Works until it is told to stop, or until something cannot be applied or stored.
     pub fn run(
         mut self,
-        log: mpsc::UnboundedReceiver<FromLog>,
+        log: mpsc::UnboundedReceiver<Input>,
         users: mpsc::Receiver<FromUser>,
     ) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(
@@ -188,7 +134,7 @@ impl ApplyThread {
 
     async fn serve(
         &mut self,
-        mut log: mpsc::UnboundedReceiver<FromLog>,
+        mut log: mpsc::UnboundedReceiver<Input>,
         mut users: mpsc::Receiver<FromUser>,
     ) -> Result<()> {
         let mut inputs = Vec::new();
@@ -207,7 +153,7 @@ impl ApplyThread {
             tokio::select! {
                 biased;
                 message = log.recv() => match message {
-                    Some(message) => inputs.push(message.into()),
+                    Some(message) => inputs.push(message),
                     None => break,
                 },
                 message = users.recv(), if room => match message {
@@ -220,7 +166,7 @@ impl ApplyThread {
             }
             while inputs.len() < BATCH && !self.stopping {
                 if let Ok(message) = log.try_recv() {
-                    inputs.push(message.into());
+                    inputs.push(message);
                 } else if room && let Ok(message) = users.try_recv() {
                     self.take_user(message, &mut inputs);
                 } else {

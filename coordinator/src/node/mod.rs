@@ -37,7 +37,7 @@ use tenon_store::SledStore;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::coordinator::{
-    Answer, Coordinator, KEEP_CLAIMS_MS, Options, PersistPoints, Request, RequestError,
+    Answer, Coordinator, Input, KEEP_CLAIMS_MS, Options, PersistPoints, Request, RequestError,
 };
 use crate::duties::SessionId;
 use crate::entry;
@@ -48,7 +48,7 @@ use crate::replica::snapshot::SnapshotSource;
 use crate::replica::{Configuration, Member, Replica, RunIndex};
 use crate::seal::SealKey;
 use crate::server::Metrics;
-use apply_thread::{FromLog, FromUser, SessionMessage};
+use apply_thread::{FromUser, SessionMessage};
 use identity::Identity;
 use raft_thread::RaftInput;
 use running::{Inboxes, Running, World};
@@ -270,7 +270,7 @@ impl Shared {
                     let mut came = false;
                     let fetched = transport.fetch(from, request, |chunk| {
                         came = true;
-                        let _ = from_log.send(FromLog::Fetched(Some(chunk)));
+                        let _ = from_log.send(Input::Chunk(chunk));
                         false
                     });
                     let fetched = fetched.await;
@@ -278,7 +278,7 @@ impl Shared {
                         tracing::warn!(from, %why, "could not fetch a part of a snapshot");
                     }
                     if !came {
-                        let _ = from_log.send(FromLog::Fetched(None));
+                        let _ = from_log.send(Input::FetchBroken);
                     }
                 });
             })

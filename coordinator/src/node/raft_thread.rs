@@ -13,10 +13,9 @@ use tenon_consensus::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::apply_thread::FromLog;
 use super::log_thread::LogInput;
 use super::standing::Standing;
-use crate::coordinator;
+use crate::coordinator::{self, Input};
 use crate::entry::{self, RequestId};
 use crate::error::{Error, Result};
 use crate::replica::Configuration;
@@ -75,7 +74,7 @@ pub struct Links {
     /// The log.
     pub log: Sender<LogInput>,
     /// What is behind the log.
-    pub apply: mpsc::UnboundedSender<FromLog>,
+    pub apply: mpsc::UnboundedSender<Input>,
     /// Other members.
     pub send: Box<dyn Fn(Outgoing) + Send>,
     /// What is measured.
@@ -229,7 +228,7 @@ impl RaftThread {
         let entry = entry::join(self.proposals.iter().map(|(_, proposal)| proposal.as_slice()));
         if self.core.propose(entry).is_err() {
             for (id, _) in &self.proposals {
-                let _ = self.links.apply.send(FromLog::Refused(*id));
+                let _ = self.links.apply.send(Input::Refused(*id));
             }
         }
         self.proposals.clear();
@@ -258,7 +257,7 @@ impl RaftThread {
         self.links.log.send(input).map_err(|_| Error::Stopped)
     }
 
-    fn to_apply(&self, input: FromLog) -> Result<()> {
+    fn to_apply(&self, input: Input) -> Result<()> {
         self.links.apply.send(input).map_err(|_| Error::Stopped)
     }
 
@@ -276,38 +275,35 @@ impl RaftThread {
                 if leadership.role == Role::Candidate {
                     self.links.metrics.elections.inc();
                 }
-                self.to_apply(FromLog::Leader {
-                    leader: leadership.leader,
-                    term: leadership.term,
-                })?;
+                self.to_apply(Input::Leader { leader: leadership.leader, term: leadership.term })?;
             }
             if !ready.committed.is_empty() {
                 let committed = ready.committed.into_iter().map(to_apply).collect();
-                self.to_apply(FromLog::Committed(committed))?;
+                self.to_apply(Input::Committed(committed))?;
             }
             for (request, index) in ready.reads {
                 if let Some(id) = RequestId::from_bytes(&request) {
-                    self.to_apply(FromLog::ReadReady { id, index })?;
+                    self.to_apply(Input::ReadReady { id, index })?;
                 }
             }
             match ready.snapshot {
                 Some(SnapshotStep::Fetch { from, meta }) => {
                     let descriptor = meta.data.clone();
                     self.offered = Some(meta);
-                    self.to_apply(FromLog::Offered { from, descriptor })?;
+                    self.to_apply(Input::Offered { from, descriptor })?;
                 }
                 Some(SnapshotStep::Cancel) => {
                     self.offered = None;
-                    self.to_apply(FromLog::FetchCancelled)?;
+                    self.to_apply(Input::FetchCancelled)?;
                 }
                 Some(SnapshotStep::Install(meta)) => {
                     self.installing = Some(meta);
-                    self.to_apply(FromLog::Install)?;
+                    self.to_apply(Input::Install)?;
                 }
                 None => {}
             }
             if ready.wants_snapshot {
-                self.to_apply(FromLog::SnapshotWanted)?;
+                self.to_apply(Input::SnapshotWanted)?;
             }
         }
         Ok(())

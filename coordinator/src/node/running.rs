@@ -10,11 +10,11 @@ use tenon_proto::agent::v1::Progress;
 use tenon_proto::raft::v1::FetchRequest;
 use tokio::sync::{mpsc, watch};
 
-use super::apply_thread::{self, ApplyThread, FromLog, FromUser};
+use super::apply_thread::{self, ApplyThread, FromUser};
 use super::log_thread::LogThread;
 use super::raft_thread::{self, RaftInput, RaftThread};
 use super::standing::Standing;
-use crate::coordinator::Coordinator;
+use crate::coordinator::{Coordinator, Input};
 use crate::error::{Error, Result};
 use crate::replica::{Member, Retired};
 use crate::server::Metrics;
@@ -39,8 +39,8 @@ pub(crate) struct World {
 pub(crate) struct Inboxes {
     pub raft: Sender<RaftInput>,
     raft_inbox: std_mpsc::Receiver<RaftInput>,
-    pub from_log: mpsc::UnboundedSender<FromLog>,
-    from_log_inbox: mpsc::UnboundedReceiver<FromLog>,
+    pub from_log: mpsc::UnboundedSender<Input>,
+    from_log_inbox: mpsc::UnboundedReceiver<Input>,
     pub users: mpsc::Sender<FromUser>,
     users_inbox: mpsc::Receiver<FromUser>,
 }

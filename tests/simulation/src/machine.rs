@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tenon_consensus::{ConfState, Core, LogOptions, LogWriter, Outgoing, Position};
 use tenon_coordinator::coordinator::{Input, Options, PersistPoints};
 use tenon_coordinator::event_log::{EventLog, EventLogReader};
-use tenon_coordinator::node::apply_thread::FromLog;
 use tenon_coordinator::node::log_thread::{LogInput, LogThread};
 use tenon_coordinator::node::raft_thread::{Links, RaftInput, RaftThread};
 use tenon_coordinator::node::standing::Standing;
@@ -69,7 +68,7 @@ pub struct Running {
     pub log_queue: VecDeque<LogInput>,
     pub log_due: bool,
     pub coordinator: Coordinator,
-    apply_inbox: UnboundedReceiver<FromLog>,
+    apply_inbox: UnboundedReceiver<Input>,
     pub apply_queue: VecDeque<Input>,
     pub users: VecDeque<Input>,
     pub apply_due: bool,
@@ -229,7 +228,7 @@ impl Machine {
 
 impl Running {
     /// What the Raft thread has made since this was last asked.
-    pub fn made_by_raft(&mut self) -> (Vec<Outgoing>, Vec<FromLog>) {
+    pub fn made_by_raft(&mut self) -> (Vec<Outgoing>, Vec<Input>) {
         self.log_queue.extend(self.log_inbox.try_iter());
         let mut outgoing = self.outgoing.lock().unwrap_or_else(PoisonError::into_inner);
         let messages = std::mem::take(&mut *outgoing);

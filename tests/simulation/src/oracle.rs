@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use tenon_coordinator::coordinator::{Answer, Committed};
-use tenon_coordinator::node::apply_thread::FromLog;
+use tenon_coordinator::coordinator::{Answer, Committed, Input};
 use tenon_coordinator::replica::Configuration;
 use tenon_coordinator::{Coordinator, Token};
 use tenon_engine::{AttemptId, RunId};
@@ -172,9 +171,9 @@ fn whole_state(coordinator: &Coordinator) -> u64 {
 
 impl World {
     /// Looks at what a Raft thread says.
-    pub fn watch_raft(&mut self, life: Life, input: &FromLog) -> Result<(), Violation> {
+    pub fn watch_raft(&mut self, life: Life, input: &Input) -> Result<(), Violation> {
         match input {
-            FromLog::Leader { leader, term } => {
+            Input::Leader { leader, term } => {
                 let (leader, term) = (*leader, *term);
                 self.trace.hash((life, leader, term));
                 self.say(|| format!("node {} sees leader {leader:?} in term {term}", life.0));
@@ -187,7 +186,7 @@ impl World {
                     None => Ok(()),
                 }
             }
-            FromLog::Committed(entries) => {
+            Input::Committed(entries) => {
                 for entry in entries {
                     self.oracle.committed(life.0, entry)?;
                     if let Committed::Membership { .. } = entry {

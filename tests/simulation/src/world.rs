@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use tenon_consensus::SnapshotMeta;
 use tenon_coordinator::coordinator::{Answer, CloseReason, Input, Output};
-use tenon_coordinator::node::apply_thread::FromLog;
 use tenon_coordinator::node::raft_thread::RaftInput;
 use tenon_coordinator::server::Metrics;
 use tenon_engine::{AttemptId, Time};
@@ -266,7 +265,7 @@ impl World {
                 Ok(())
             }
             Event::Fetched(life, chunk) => {
-                self.tell_apply(life, FromLog::Fetched(chunk).into());
+                self.tell_apply(life, chunk.map_or(Input::FetchBroken, Input::Chunk));
                 Ok(())
             }
             Event::ToRaft(life, input) => {
@@ -450,7 +449,7 @@ impl World {
         }
         for input in to_apply {
             self.watch_raft(life, &input)?;
-            self.tell_apply(life, input.into());
+            self.tell_apply(life, input);
         }
         match stepped {
             Ok(()) => Ok(()),
@@ -660,8 +659,8 @@ impl World {
     }
 }
 
-fn is_elected(node: u64, input: &FromLog) -> bool {
-    matches!(input, FromLog::Leader { leader: Some(leader), .. } if *leader == node)
+fn is_elected(node: u64, input: &Input) -> bool {
+    matches!(input, Input::Leader { leader: Some(leader), .. } if *leader == node)
 }
 
 /// Building the metrics takes longer than many a schedule's turn: one set serves a thread.
