@@ -1,5 +1,5 @@
-//! The node as its server sees it: requests of clients, looks at runs, sessions of agents, messages
-//! of other members.
+//! The node as its server sees it: requests of clients and looks at runs; sessions of agents and
+//! what other members say are passed on.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,35 +15,28 @@ use tenon_proto::control::v1::{
     Agent, ClusterStatus, ExplainRunResponse, Member as WireMember, ProbeResponse, Run,
 };
 use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
-use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
 
-use super::apply_thread::{SessionMessage, now};
+use super::apply_thread::now;
+use super::documents::{Events, document};
 use super::membership::{as_time, stopping, uninitialised};
 use super::raft_thread::RaftInput;
 use super::{Handle, MemberNode};
 use crate::command::IdempotencyKey;
-use crate::coordinator::{CloseReason, Request, RequestError};
+use crate::coordinator::{Request, RequestError};
 use crate::entry;
 use crate::error::Error;
-use crate::event_log::{DocumentKind, EventLogReader, Record};
+use crate::event_log::DocumentKind;
 use crate::intake::{Chance, Prepared};
-use crate::replica::{Member, Reply, RunIndex};
+use crate::replica::Reply;
 use crate::server::{
     Cancel, Change, ControlPlane, EventSource, Fault, Gauges, Items, Once, Readiness, Result,
     Session, Started,
 };
 use crate::{history, materials::Materials, show};
 
-/// Messages that may wait on their way to an agent's stream.
-const SESSION: usize = 256;
 /// A follower that is at most so many entries behind has caught up.
 const NEARLY: u64 = 1000;
-/// How long telling where a member is reached may take, in milliseconds.
-const MOVE_MS: i64 = 5_000;
-/// So many members may have been added without this node having heard of it.
-const UNHEARD_OF: u64 = 16;
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
@@ -65,7 +58,7 @@ impl From<RequestError> for Fault {
 }
 
 impl Handle {
-    fn joined(&self) -> Result<Arc<MemberNode>> {
+    pub(super) fn joined(&self) -> Result<Arc<MemberNode>> {
         self.member().ok_or_else(uninitialised)
     }
 
@@ -110,76 +103,6 @@ impl Handle {
             .hint("a key stands for one request: make a new key for a new run")),
             other => Err(Fault::internal(format!("submitting gave {other:?}"))),
         }
-    }
-
-    /// What a run was submitted with.
-    fn submission(&self, run: RunId) -> Result<(Submission, Materials, crate::replica::RunRecord)> {
-        let member = self.joined()?;
-        let record = member.index.get(run)?.ok_or_else(|| Fault::no_such_run(run))?;
-        let content = document(&member.events, record.submission, DocumentKind::Submission)?;
-        let damaged = || Fault::internal("the stored submission is damaged");
-        let (length, rest) = content.split_first_chunk::<8>().ok_or_else(damaged)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| damaged())?;
-        let (json, sealed) = rest.split_at_checked(length).ok_or_else(damaged)?;
-        let submission = serde_json::from_slice(json).map_err(|_| damaged())?;
-        let materials = match &self.options().key {
-            Some(key) => key.open(run, sealed).map_err(Fault::internal)?,
-            None if sealed.is_empty() => Materials::default(),
-            None => return Err(RequestError::NoKey.into()),
-        };
-        Ok((submission, materials, record))
-    }
-
-    /// Where the final objects of a run are, or that it goes on.
-    fn objects_of(record: &crate::replica::RunRecord) -> Result<u64> {
-        record.objects.ok_or_else(|| {
-            Fault::new("conflict/run-active", format!("run {} goes on", record.summary.id))
-                .hint("wait for its end, or cancel it")
-        })
-    }
-}
-
-/// A document of a run, out of the event log.
-fn document(events: &EventLogReader, at: u64, kind: DocumentKind) -> Result<Vec<u8>> {
-    let gone = || Fault::new("gone/history", "the run's documents are no longer kept on this node");
-    let records = events.read(at, 1)?;
-    let (_, record) = records.first().filter(|(index, _)| *index == at).ok_or_else(gone)?;
-    match Record::parse(record).map_err(Fault::internal)? {
-        Record::Document { kind: found, content, .. } if found == kind => Ok(content),
-        _ => Err(Fault::internal("another record is where a document should be")),
-    }
-}
-
-/// The event log for the server's streams.
-struct Events {
-    reader: EventLogReader,
-    index: RunIndex,
-}
-
-impl EventSource for Events {
-    fn visible(&self) -> watch::Receiver<u64> {
-        self.reader.watch()
-    }
-
-    fn first_index(&self) -> u64 {
-        self.reader.first_index()
-    }
-
-    fn read_memory(&self, from: u64, max_bytes: usize) -> Option<Vec<(u64, Arc<[u8]>)>> {
-        self.reader.read_tail(from, self.reader.visible(), max_bytes)
-    }
-
-    fn read(&self, from: u64, max_bytes: usize) -> Result<Vec<(u64, Arc<[u8]>)>> {
-        Ok(self.reader.read(from, max_bytes)?)
-    }
-
-    fn after(&self, seq: u64) -> Result<u64> {
-        Ok(self.reader.after(seq)?)
-    }
-
-    fn ranges_of(&self, run: RunId, from: u64) -> Result<Vec<(u64, u64)>> {
-        let ranges = self.index.events(run, from)?;
-        Ok(ranges.into_iter().map(|(first, end)| (first, end - 1)).collect())
     }
 }
 
@@ -433,80 +356,11 @@ impl ControlPlane for Handle {
     }
 
     async fn session(&self, hello: Hello) -> Result<Session> {
-        let member = self.joined()?;
-        let attached = self.attach(hello).await;
-        let (session, mut messages) = attached.ok_or_else(stopping)?;
-        // The first message tells whether there is a session at all.
-        let first = match messages.recv().await.ok_or_else(stopping)? {
-            SessionMessage::Close(reason) => return Err(self.closed(reason)),
-            SessionMessage::Message(message) => *message,
-        };
-        let (to_node, mut said) = mpsc::channel(SESSION);
-        let (to_agent, from_node) = mpsc::channel(SESSION);
-        let handle = self.clone();
-        let mut ended = member.ended.clone();
-        self.shared.runtime.spawn(async move {
-            // Neither direction waits for the other: an agent that is told much while it says much
-            // would otherwise wait for us as we wait for it.
-            let tell = async {
-                let mut next = Ok(first);
-                while to_agent.send(next).await.is_ok() {
-                    next = match messages.recv().await {
-                        Some(SessionMessage::Message(message)) => Ok(*message),
-                        Some(SessionMessage::Close(reason)) => Err(handle.closed(reason)),
-                        None => Err(stopping()),
-                    };
-                    if next.is_err() {
-                        // Nobody may be listening any more.
-                        let _ = to_agent.send(next).await;
-                        break;
-                    }
-                }
-            };
-            let listen = async {
-                while let Some(message) = said.recv().await {
-                    if !handle.said(session, message).await {
-                        break;
-                    }
-                }
-            };
-            tokio::select! {
-                () = tell => {}
-                () = listen => {}
-                _ = async { ended.wait_for(|ended| *ended).await.is_ok() } => {
-                    let _ = to_agent.send(Err(stopping())).await;
-                }
-            }
-            handle.detach(session).await;
-        });
-        Ok(Session { to_node, from_node })
+        self.begin_session(hello).await
     }
 
     fn greet(&self, header: &Header) -> Result<Header> {
-        let member = self.joined()?;
-        let me = &member.identity;
-        let refuse = |code: &'static str, why: String| Err(Fault::new(code, why));
-        if header.cluster_id != me.cluster {
-            return refuse("peer/cluster", format!("this node belongs to cluster {}", me.cluster));
-        }
-        if header.to != me.node {
-            return refuse(
-                "peer/not-me",
-                format!("this node has id {}, not {}", me.node, header.to),
-            );
-        }
-        // A release reads what the one before it writes.
-        let known = [u32::from(entry::VERSION), u32::from(entry::VERSION) - 1];
-        if !known.contains(&header.protocol) {
-            let why =
-                format!("this node speaks protocol {}, not {}", entry::VERSION, header.protocol);
-            return refuse("peer/protocol", why);
-        }
-        if header.key_fingerprint != self.key_fingerprint() {
-            return refuse("peer/key", "the two nodes have different secrets keys".to_owned());
-        }
-        self.know(&member, header)?;
-        self.header(header.from).ok_or_else(uninitialised)
+        self.answer_greeting(header)
     }
 
     async fn receive(&self, from: u64, messages: Vec<Bytes>) -> Result<()> {
@@ -515,72 +369,11 @@ impl ControlPlane for Handle {
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Items<Chunk>> {
-        let header = request.header.clone().unwrap_or_default();
-        self.greet(&header)?;
-        let member = self.joined()?;
-        let (sender, receiver) = mpsc::channel(2);
-        self.shared.runtime.spawn_blocking(move || {
-            let _ = member.raft.send(RaftInput::SnapshotProgress(header.from));
-            // One chunk for a request: the receiver asks for the next when this one is stored.
-            let chunk = member.snapshots.read(&request).map_err(Fault::from);
-            let _ = sender.blocking_send(chunk);
-        });
-        Ok(Box::pin(ReceiverStream::new(receiver)))
+        self.send_part(request)
     }
 
     async fn adopt(&self, request: AdoptRequest) -> Result<AdoptReply> {
         Handle::adopt(self, request).await
-    }
-}
-
-impl Handle {
-    /// Whether another node may speak to this one as a member. Ids are given in ascending order: one
-    /// that was given already, as far as this node knows, and is not a member was removed or never was
-    /// one; a higher one belongs to a member that this node has yet to hear of, and needs to hear from.
-    fn know(&self, member: &MemberNode, header: &Header) -> Result<()> {
-        let known = member.members.borrow().get(&header.from).cloned();
-        if let Some(known) = known {
-            self.follow_move(member, header, &known);
-            return Ok(());
-        }
-        let next = member.standing.state().next_node;
-        if header.from < next || header.from > next + UNHEARD_OF {
-            let why = format!("node {} is no member of this cluster", header.from);
-            return Err(Fault::new("peer/stranger", why));
-        }
-        let new = Member { name: String::new(), url: header.from_url.clone() };
-        self.shared.members.send_modify(|members| {
-            members.insert(header.from, new);
-        });
-        member.raft.send(RaftInput::Vouch(header.from)).map_err(|_| stopping())
-    }
-
-    /// The leader tells all members when one of them is reached elsewhere than before.
-    fn follow_move(&self, member: &MemberNode, header: &Header, known: &Member) {
-        let moved = !header.from_url.is_empty() && header.from_url != known.url;
-        if moved && member.standing.raft().role == Role::Leader {
-            let (handle, node, url) = (self.clone(), header.from, header.from_url.clone());
-            self.shared.runtime.spawn(async move {
-                let deadline = now().plus_millis(MOVE_MS);
-                // One that is not done is tried again when the member greets again.
-                let _ = handle.request(Request::Move { node, url }, deadline).await;
-            });
-        }
-    }
-
-    fn closed(&self, reason: CloseReason) -> Fault {
-        match reason {
-            CloseReason::NotLeader => self.not_leader(),
-            CloseReason::Superseded => Fault::new(
-                "conflict/agent-superseded",
-                "another process has begun a session under the name of this agent",
-            )
-            .hint("agents need different names: --name"),
-            CloseReason::Again => Fault::new(
-                "unavailable/again",
-                "some reports could not be taken; begin a new session and send them again",
-            ),
-        }
     }
 }
 

@@ -1,0 +1,57 @@
+//! What the state acknowledges.
+
+use std::sync::Arc;
+
+use tenon_engine::Time;
+use tenon_store::MemoryStore;
+
+use super::{Effects, Replica};
+use crate::command::Command;
+use crate::entry::{RequestId, encode_proposal, join};
+use crate::recorder::{Recorder, RunDirectories};
+
+fn replica() -> Replica {
+    let runs = tenon_reporter::history::Store::new(std::path::Path::new("unused"));
+    let recorder = Recorder::Directories(RunDirectories::new(runs, false));
+    Replica::open(Arc::new(MemoryStore::new()), |_| Ok(recorder)).unwrap()
+}
+
+/// Applies a command and says what is acknowledged.
+fn apply(replica: &mut Replica, command: &Command) -> Vec<(String, String, u64)> {
+    let index = replica.meta().applied + 1;
+    let id = RequestId { node: 1, number: index };
+    let mut effects = Effects::default();
+    let entry = join([encode_proposal(id, command).as_slice()]);
+    replica.apply(index, 1, &entry, &mut effects).unwrap();
+    effects.reports
+}
+
+fn life(incarnation: &str) -> Command {
+    Command::Agent {
+        time: Time(1),
+        agent: "a".to_owned(),
+        incarnation: incarnation.to_owned(),
+        running: Vec::new(),
+        term: 1,
+    }
+}
+
+fn skip(incarnation: &str, number: u64) -> Command {
+    let (agent, incarnation) = ("a".to_owned(), incarnation.to_owned());
+    Command::Skip { time: Time(1), agent, incarnation, number }
+}
+
+#[test]
+fn only_what_is_applied_is_acknowledged() {
+    let mut replica = replica();
+    let said = |incarnation: &str, last| vec![("a".to_owned(), incarnation.to_owned(), last)];
+    apply(&mut replica, &life("x"));
+    assert_eq!(apply(&mut replica, &skip("x", 1)), said("x", 1));
+    // One that has overtaken another comes again after it.
+    assert_eq!(apply(&mut replica, &skip("x", 3)), said("x", 1));
+    assert_eq!(apply(&mut replica, &skip("x", 2)), said("x", 2));
+    // What a former life has said is nobody's any more.
+    apply(&mut replica, &life("y"));
+    assert_eq!(apply(&mut replica, &skip("y", 1)), said("y", 1));
+    assert_eq!(apply(&mut replica, &skip("x", 3)), []);
+}
