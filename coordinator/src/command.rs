@@ -151,6 +151,13 @@ pub enum Command {
         /// Where it is reached.
         url: String,
     },
+    /// Who may speak to the cluster, and who may do what, changes.
+    Trust {
+        /// When.
+        time: Time,
+        /// What changes.
+        change: tenon_trust::Change,
+    },
     /// Nothing: commits its payload and measures how long that takes.
     Probe {
         /// When.
@@ -188,6 +195,7 @@ impl Command {
             | Command::Lead { time, .. }
             | Command::NewNode { time }
             | Command::Move { time, .. }
+            | Command::Trust { time, .. }
             | Command::Probe { time, .. } => *time,
         }
     }

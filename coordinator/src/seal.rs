@@ -18,6 +18,9 @@ use tenon_engine::RunId;
 use crate::error::{Error, Result};
 use crate::materials::Materials;
 
+/// Bytes of a nonce.
+const NONCE: usize = 12;
+
 /// A 256-bit key; shows nothing of itself.
 #[derive(Clone)]
 pub struct SealKey([u8; 32]);
@@ -31,6 +34,12 @@ pub enum Unsealed {
          the same as that of the other nodes?"
     )]
     Key(RunId),
+    /// Likewise, something else than materials.
+    #[error(
+        "what is stored of this cluster cannot be decrypted: is this node's secrets key the one that \
+         the cluster began with?"
+    )]
+    Other,
     /// The key file is not one.
     #[error("a secrets key is 64 hexadecimal digits on one line, and nothing else")]
     File,
@@ -109,6 +118,30 @@ impl SealKey {
         serde_json::from_slice(&text).map_err(|_| Unsealed::Key(run))
     }
 
+    /// Encrypts anything else under a name that says what it is; hexadecimal, with its nonce.
+    pub fn seal_text(&self, name: &str, text: &str) -> Result<String> {
+        let SealKey(random) = SealKey::random()?;
+        let nonce = &random[..NONCE];
+        let payload = Payload { msg: text.as_bytes(), aad: name.as_bytes() };
+        let sealed = self
+            .cipher()
+            .encrypt(Nonce::from_slice(nonce), payload)
+            .expect("ChaCha20-Poly1305 encrypts anything below 256 GiB, and this is far smaller");
+        Ok(nonce.iter().chain(&sealed).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Decrypts it again.
+    pub fn open_text(&self, name: &str, sealed: &str) -> Result<String, Unsealed> {
+        let wrong = || Unsealed::Other;
+        let digits = sealed.as_bytes().chunks(2);
+        let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        let bytes: Vec<u8> = bytes.collect::<Option<_>>().ok_or_else(wrong)?;
+        let (nonce, sealed) = bytes.split_at_checked(NONCE).ok_or_else(wrong)?;
+        let payload = Payload { msg: sealed, aad: name.as_bytes() };
+        let text = self.cipher().decrypt(Nonce::from_slice(nonce), payload).map_err(|_| wrong())?;
+        String::from_utf8(text).map_err(|_| wrong())
+    }
+
     fn cipher(&self) -> ChaCha20Poly1305 {
         ChaCha20Poly1305::new(Key::from_slice(&self.0))
     }
@@ -137,6 +170,18 @@ mod tests {
         assert!(key.open(run, &sealed).unwrap() == materials);
         assert_eq!(key.open(another, &sealed).err(), Some(Unsealed::Key(another)));
         assert_eq!(other.open(run, &sealed).err(), Some(Unsealed::Key(run)));
+        let sealed = key.seal_text("a key", "swordfish").unwrap();
+        assert_ne!(sealed, key.seal_text("a key", "swordfish").unwrap());
+        assert_eq!(key.open_text("a key", &sealed).unwrap(), "swordfish");
+        for (key, name, sealed) in [
+            (&key, "another", &*sealed),
+            (&other, "a key", &*sealed),
+            (&key, "a key", &sealed[2..]),
+            (&key, "a key", "é"),
+            (&key, "a key", ""),
+        ] {
+            assert_eq!(key.open_text(name, sealed).err(), Some(Unsealed::Other));
+        }
         assert!(!format!("{key:?}").contains(&key.to_text()));
         assert_eq!(SealKey::parse(&key.to_text()).unwrap().fingerprint(), key.fingerprint());
         assert_eq!(SealKey::parse("zz").err(), Some(Unsealed::File));

@@ -5,7 +5,10 @@
 mod support;
 
 use serde_json::json;
+use support::agent::{Agent, hello};
 use support::{TestNode, cluster, leader, stop};
+use tenon_proto::agent::v1::coordinator_message::Message;
+use tenon_proto::agent::v1::{Acknowledge, AttemptId};
 use tenon_proto::raft::v1::peers_client::PeersClient;
 use tenon_proto::raft::v1::{
     AdoptRequest, Batch, FetchRequest, Header, PeerMessage, StateDump, fetch_request, peer_message,
@@ -92,6 +95,37 @@ async fn raft_messages_of_a_stranger_are_refused() {
     let header_of_gone = Header { from: id_of_gone, to: status["node"].as_u64().unwrap(), ..good };
     let refused = peers(&nodes[leads]).await.exchange(iter([header(header_of_gone)])).await;
     assert_eq!(from_status(&refused.unwrap_err()).code, "peer/stranger");
+    stop(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_reports_only_of_what_it_was_given() {
+    let mut nodes = cluster(1).await;
+    let run = nodes[0].submit().await;
+    let mut owner = Agent::dial(&nodes[0].url, hello("owner", "x")).await.unwrap();
+    let attempt = loop {
+        if let Message::Start(start) = owner.hear().await.unwrap() {
+            break start.attempt.unwrap();
+        }
+    };
+    let mut thief = Agent::dial(&nodes[0].url, hello("thief", "y")).await.unwrap();
+    let other_run =
+        AttemptId { run_id: "01JD3ZQ2T9F8V6K4M1N7P5R3S0".to_owned(), ..attempt.clone() };
+    let later = AttemptId { placement: attempt.placement + 1, ..attempt.clone() };
+    for forged in [&attempt, &other_run, &later] {
+        thief.end(forged, 1).await;
+    }
+    // Its numbers are used up, so an agent that is only confused does not repeat itself for ever.
+    loop {
+        if let Message::Acknowledge(Acknowledge { number: 15 }) = thief.hear().await.unwrap() {
+            break;
+        }
+    }
+    assert_eq!(nodes[0].get(&format!("/v1/runs/{run}")).await.json()["status"], "running");
+    let lines = nodes[0].get(&format!("/v1/runs/{run}/events?kind=step-log")).await;
+    assert_eq!(lines.text(), "");
+    owner.succeed(&attempt).await;
+    nodes[0].until_run_is(&run, "succeeded").await;
     stop(&mut nodes).await;
 }
 

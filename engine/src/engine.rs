@@ -200,6 +200,11 @@ impl Engine {
         self.runs.get(&run).into_iter().flat_map(Run::placed)
     }
 
+    /// The agent that an attempt was given to, while the engine listens to what is reported of it.
+    pub fn agent_of(&self, attempt: &AttemptId) -> Option<&str> {
+        self.runs.get(&attempt.run)?.agent_of(attempt)
+    }
+
     /// How many attempts each agent has: what [`Engine::placed`] comes to, without a look at the runs.
     pub fn used(&self) -> &BTreeMap<String, u32> {
         &self.used

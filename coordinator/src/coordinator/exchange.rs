@@ -57,6 +57,11 @@ pub enum Request {
         /// Where it is reached.
         url: String,
     },
+    /// Change whom the cluster trusts.
+    Trust {
+        /// What changes.
+        change: tenon_trust::Change,
+    },
     /// Wait until this member has applied all that was committed when this was asked.
     Read,
 }

@@ -32,6 +32,7 @@ impl Coordinator {
             Request::Release { run } => Command::Release { time, run },
             Request::NewNode => Command::NewNode { time },
             Request::Move { node, url } => Command::Move { time, node, url },
+            Request::Trust { change } => Command::Trust { time, change },
             Request::Probe { payload } => Command::Probe { time, payload },
             Request::Read => {
                 let again = time.plus_millis(READ_AGAIN_MS);

@@ -181,6 +181,9 @@ impl Replica {
                 effects.leader = Some((node, term));
                 return Ok(Reply::Done { index });
             }
+            Command::Trust { change, .. } => {
+                return Ok(Reply::Trust(self.change_trust(change, time)));
+            }
             Command::Probe { .. } => return Ok(Reply::Done { index }),
             Command::Move { node, url, .. } => {
                 if let Some(member) = self.meta.members.get_mut(&node) {
@@ -292,7 +295,12 @@ impl Replica {
         report: Report,
         effects: &mut Effects,
     ) -> Result<Reply> {
+        // Its number is used up, whatever it says.
+        let forged = self.engine.agent_of(&attempt).is_some_and(|placed_on| placed_on != agent);
         let next = self.take_number(agent, incarnation, number, effects);
+        if forged {
+            return Ok(Reply::Done { index });
+        }
         if next || bugs::is_on(bugs::Bug::ApplyTwice) {
             self.engine_command(
                 index,

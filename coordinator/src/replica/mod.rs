@@ -15,6 +15,7 @@ mod record;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tenon_tekton::Object;
 pub use index::RunIndex;
 pub use meta::{AgentNumbers, ClusterId, Configuration, Member, Meta};
 pub use record::RunRecord;
+pub use trust::TrustView;
 
 use crate::entry::RequestId;
 use crate::error::{Error, Result};
@@ -58,6 +60,8 @@ pub enum Reply {
     Over(RunId),
     /// The id of a new node.
     NewNode(u64),
+    /// A change of trust was made, or refused.
+    Trust(Result<tenon_trust::Done, tenon_trust::Refusal>),
 }
 
 /// A run that is over and has left the engine.
@@ -104,6 +108,7 @@ pub struct Replica {
     meta: Meta,
     engine: Engine,
     index: RunIndex,
+    trust: TrustView,
     store: Arc<dyn Store>,
     recorder: Recorder,
     /// Idempotency keys that the store does not have yet.
@@ -132,6 +137,7 @@ impl Replica {
         let mut replica = Replica {
             engine: Engine::new(),
             index: RunIndex::new(store.clone()),
+            trust: TrustView::default(),
             store,
             recorder,
             keys: BTreeMap::new(),
@@ -141,6 +147,7 @@ impl Replica {
             restarted: true,
             meta,
         };
+        replica.load_trust()?;
         replica.load_runs()?;
         Ok(replica)
     }
@@ -185,6 +192,11 @@ impl Replica {
     /// All runs, for readers.
     pub fn index(&self) -> &RunIndex {
         &self.index
+    }
+
+    /// Whom the cluster trusts, for readers.
+    pub fn trust(&self) -> &TrustView {
+        &self.trust
     }
 
     /// Where events go.

@@ -82,6 +82,9 @@ impl Replica {
         for (id, record) in &self.keys {
             batch.put(id.clone(), json(record));
         }
+        if let Some(trust) = self.trust.take_changed() {
+            batch.put(keys::TRUST.to_vec(), json(&*trust));
+        }
         batch.put(keys::META.to_vec(), json(&self.meta));
         self.store.write(batch)?;
         if !bugs::is_on(bugs::Bug::SkipStateSync) {

@@ -47,6 +47,8 @@ pub(crate) mod keys {
     use tenon_engine::RunId;
 
     pub const META: &[u8] = b"meta";
+    /// [`tenon_trust::Trust`] as JSON.
+    pub const TRUST: &[u8] = b"trust";
     pub const RUN: &str = "run/";
 
     fn of(prefix: &str, run: RunId) -> Vec<u8> {

@@ -192,6 +192,7 @@ impl Replica {
         self.dirty.clear();
         self.unpersisted = 0;
         self.persisted = self.meta.applied;
+        self.load_trust()?;
         self.load_runs()?;
         let next = self.meta.next_record;
         if let Some(log) = self.recorder.log() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tenon_engine::Time;
 use tenon_store::MemoryStore;
+use tenon_trust::{AuthorityRecord, Change};
 
 use super::{Effects, Replica};
 use crate::command::Command;
@@ -11,9 +12,13 @@ use crate::entry::{RequestId, encode_proposal, join};
 use crate::recorder::{Recorder, RunDirectories};
 
 fn replica() -> Replica {
+    replica_on(Arc::new(MemoryStore::new()))
+}
+
+fn replica_on(store: Arc<MemoryStore>) -> Replica {
     let runs = tenon_reporter::history::Store::new(std::path::Path::new("unused"));
     let recorder = Recorder::Directories(RunDirectories::new(runs, false));
-    Replica::open(Arc::new(MemoryStore::new()), |_| Ok(recorder)).unwrap()
+    Replica::open(store, |_| Ok(recorder)).unwrap()
 }
 
 /// Applies a command and says what is acknowledged.
@@ -54,4 +59,21 @@ fn only_what_is_applied_is_acknowledged() {
     apply(&mut replica, &life("y"));
     assert_eq!(apply(&mut replica, &skip("y", 1)), said("y", 1));
     assert_eq!(apply(&mut replica, &skip("x", 3)), []);
+}
+
+#[test]
+fn whom_the_cluster_trusts_outlives_a_restart() {
+    let store = Arc::new(MemoryStore::new());
+    let mut replica = replica_on(store.clone());
+    let readers = replica.trust().watch();
+    let authority = AuthorityRecord { certificate: "c".to_owned(), sealed_key: "k".to_owned() };
+    let change = Change::Found(authority.clone());
+    apply(&mut replica, &Command::Trust { time: Time(1), change });
+    assert_eq!(readers.borrow().authority, Some(authority.clone()));
+    replica.persist().unwrap();
+    // Nothing of trust has changed since: it stays as it is stored.
+    apply(&mut replica, &life("x"));
+    replica.persist().unwrap();
+    drop(replica);
+    assert_eq!(replica_on(store).trust().newest().authority, Some(authority));
 }

@@ -161,6 +161,12 @@ impl Run {
         }
     }
 
+    /// The agent that may report of this attempt.
+    pub(crate) fn agent_of(&self, id: &AttemptId) -> Option<&str> {
+        let task_run = &self.task_runs[*self.by_name.get(&id.task_run)?];
+        task_run.attempt.agent.as_deref().filter(|_| task_run.listens_to(id))
+    }
+
     pub(crate) fn cancel(&mut self, now: Time, log: &mut Log, mode: CancelMode, message: &str) {
         if self.is_over() {
             return;
