@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tenon_tekton::flags::FeatureFlags;
-use tenon_tekton::k8s::ServiceAccount;
-use tenon_tekton::v1::{Pipeline, PipelineRun, StepAction, Task, TaskRun};
+use tenon_tekton::k8s::{ObjectMeta, ServiceAccount};
+use tenon_tekton::v1::{Param, Pipeline, PipelineRun, StepAction, Task, TaskRun};
 
 use crate::rerun::Rerun;
 use crate::{AttemptId, Report, RunId, Time};
@@ -150,4 +150,32 @@ pub enum RunObject {
     PipelineRun(Box<PipelineRun>),
     /// A TaskRun of its own.
     TaskRun(Box<TaskRun>),
+}
+
+impl RunObject {
+    pub(crate) fn metadata(&self) -> &ObjectMeta {
+        match self {
+            RunObject::PipelineRun(run) => &run.metadata,
+            RunObject::TaskRun(run) => &run.metadata,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.metadata().name
+    }
+
+    /// `spec.status`.
+    pub(crate) fn wish(&self) -> &str {
+        match self {
+            RunObject::PipelineRun(run) => &run.spec.status,
+            RunObject::TaskRun(run) => &run.spec.status,
+        }
+    }
+
+    pub(crate) fn params(&self) -> &[Param] {
+        match self {
+            RunObject::PipelineRun(run) => &run.spec.params,
+            RunObject::TaskRun(run) => &run.spec.params,
+        }
+    }
 }

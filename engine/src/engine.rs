@@ -5,7 +5,6 @@
 //!
 //! What one command costs depends on the run it is for, never on how many runs there are.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tenon_tekton::Object;
@@ -13,29 +12,36 @@ use tenon_tekton::pod::Pod;
 
 use crate::due::Due;
 use crate::explain::Explanation;
+use crate::groups::{GroupId, Groups};
 use crate::log::Log;
 use crate::run::Run;
 use crate::state::{self, Undecodable};
-use crate::work::Work;
+use crate::work::{Usage, Work};
 use crate::{AttemptId, Command, Event, Kind, RunId, RunOutcome, Time};
 
 /// All runs and their state.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    runs: BTreeMap<RunId, Run>,
+    pub(crate) runs: BTreeMap<RunId, Run>,
     next_seq: u64,
     /// Of every run that waits for time to pass.
     due: Due<RunId>,
-    /// How many attempts each agent has.
-    used: BTreeMap<String, u32>,
+    /// What the attempts take that each agent has.
+    used: BTreeMap<String, Usage>,
+    pub(crate) groups: Groups,
+    /// Groups in which there may be room for another run.
+    pub(crate) loosened: BTreeSet<GroupId>,
     changed: BTreeSet<RunId>,
+    /// Agents that got an attempt or lost one.
+    moved: BTreeSet<String>,
 }
 
-/// Equal state; what was asked of [`Engine::take_changed`] is no part of it.
+/// Equal state; what was asked of [`Engine::take_changed`] and the like is no part of it.
 impl PartialEq for Engine {
     fn eq(&self, other: &Engine) -> bool {
-        let Engine { runs, next_seq, due, used, changed: _ } = self;
-        (runs, next_seq, due, used) == (&other.runs, &other.next_seq, &other.due, &other.used)
+        let Engine { runs, next_seq, due, used, groups, loosened: _, changed: _, moved: _ } = self;
+        (runs, next_seq, due) == (&other.runs, &other.next_seq, &other.due)
+            && (used, groups) == (&other.used, &other.groups)
     }
 }
 
@@ -59,7 +65,10 @@ impl Engine {
             next_seq,
             due: Due::new(),
             used: BTreeMap::new(),
+            groups: Groups::default(),
+            loosened: BTreeSet::new(),
             changed: BTreeSet::new(),
+            moved: BTreeSet::new(),
         }
     }
 
@@ -74,8 +83,9 @@ impl Engine {
         match command {
             Command::Submit { submission, .. } => {
                 let id = submission.run_id;
-                if let Entry::Vacant(entry) = self.runs.entry(id) {
-                    entry.insert(Run::submit(now, &mut log, *submission));
+                if !self.runs.contains_key(&id) {
+                    let admission = self.admission(now, &mut log, &submission);
+                    self.runs.insert(id, Run::submit(now, &mut log, *submission, admission));
                     self.touched(id);
                 }
             }
@@ -92,9 +102,7 @@ impl Engine {
             Command::Cancel { run, mode, message, .. } => {
                 self.change(run, now, |run, now| run.cancel(now, &mut log, mode, &message));
             }
-            Command::Release { run, .. } => {
-                self.change(run, now, |run, now| run.release(now, &mut log));
-            }
+            Command::Release { run, .. } => self.release(run, now, &mut log),
             Command::Defer { attempt, reason, message, .. } => {
                 self.change(attempt.run, now, |run, now| {
                     run.defer(now, &mut log, &attempt, reason, message);
@@ -109,12 +117,13 @@ impl Engine {
                 self.change(run, now, |run, now| run.abandon(now, &mut log, &message));
             }
         }
+        self.admit_waiting(now, &mut log);
         let (next_seq, events) = log.finish();
         self.next_seq = next_seq;
         events
     }
 
-    fn change(&mut self, id: RunId, now: Time, change: impl FnOnce(&mut Run, Time)) {
+    pub(crate) fn change(&mut self, id: RunId, now: Time, change: impl FnOnce(&mut Run, Time)) {
         if let Some(run) = self.runs.get_mut(&id) {
             let now = run.clock(now);
             change(run, now);
@@ -129,8 +138,10 @@ impl Engine {
             return;
         };
         self.due.set(id, run.next_deadline());
-        for (agent, placed) in run.moved.drain(..) {
-            count(&mut self.used, agent, placed);
+        self.loosened.extend(self.groups.set(id, run.standing()));
+        for (agent, usage, placed) in run.moved.drain(..) {
+            self.moved.insert(agent.clone());
+            count(&mut self.used, agent, usage, placed);
         }
     }
 
@@ -205,9 +216,16 @@ impl Engine {
         self.runs.get(&attempt.run)?.agent_of(attempt)
     }
 
-    /// How many attempts each agent has: what [`Engine::placed`] comes to, without a look at the runs.
-    pub fn used(&self) -> &BTreeMap<String, u32> {
+    /// What the attempts take that each agent has: what [`Engine::placed`] comes to, without a look at
+    /// the runs. Who has none is not listed.
+    pub fn used(&self) -> &BTreeMap<String, Usage> {
         &self.used
+    }
+
+    /// The agents that got an attempt or lost one since this was asked last. Runs that were imported
+    /// do not count.
+    pub fn take_moved(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.moved)
     }
 
     /// Which agent has each PersistentVolumeClaim of this run (`namespace/name`): the last that an
@@ -251,7 +269,16 @@ impl Engine {
 
     /// What the run does and what it waits for; `None` for an unknown one.
     pub fn explain(&self, run: RunId) -> Option<Explanation> {
-        self.runs.get(&run).map(Run::explain)
+        let mut explanation = self.runs.get(&run).map(Run::explain)?;
+        if let Some((group, standing, ahead)) = self.groups.wait_of(run) {
+            explanation.message = self.waits_in_group(group, standing, ahead);
+        }
+        Some(explanation)
+    }
+
+    /// How many runs wait because their concurrency group is full.
+    pub fn waiting_in_groups(&self) -> usize {
+        self.groups.waiting()
     }
 
     /// The runs there are, oldest first.
@@ -280,12 +307,13 @@ impl Engine {
         let run = state::decode(bytes)?;
         let id = run.id();
         self.due.set(id, run.next_deadline());
-        for agent in run.placed_on() {
-            count(&mut self.used, agent.to_owned(), true);
+        self.groups.set(id, run.standing());
+        for (agent, usage) in run.placed_on() {
+            count(&mut self.used, agent.to_owned(), usage, true);
         }
         let replaced = self.runs.insert(id, run);
-        for agent in replaced.iter().flat_map(Run::placed_on) {
-            count(&mut self.used, agent.to_owned(), false);
+        for (agent, usage) in replaced.iter().flat_map(Run::placed_on) {
+            count(&mut self.used, agent.to_owned(), usage, false);
         }
         Ok(id)
     }
@@ -299,17 +327,18 @@ impl Engine {
             self.changed.insert(run);
         }
         self.due.set(run, None);
+        self.groups.set(run, None);
         true
     }
 }
 
 /// Counts one attempt more or less; who has none is not listed.
-fn count(used: &mut BTreeMap<String, u32>, agent: String, more: bool) {
-    let count = used.get(&agent).copied().unwrap_or(0);
-    let count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
-    if count == 0 {
+fn count(used: &mut BTreeMap<String, Usage>, agent: String, usage: Usage, more: bool) {
+    let before = used.get(&agent).copied().unwrap_or_default();
+    let after = if more { before.plus(usage) } else { before.minus(usage) };
+    if after.attempts == 0 {
         used.remove(&agent);
     } else {
-        used.insert(agent, count);
+        used.insert(agent, after);
     }
 }

@@ -156,9 +156,10 @@ impl Run {
             (Some(outcome), _) => {
                 (RunState::Ended, words([outcome.reason.as_str(), &outcome.message]))
             }
-            (None, Some((_, message))) => {
+            (None, Some((_, message))) if self.pending().is_some() => {
                 (RunState::Pending, format!("{message}: it waits to be released"))
             }
+            (None, Some((_, message))) => (RunState::Pending, message.clone()),
             (None, None) => self.under_way(),
         };
         let (kind, tasks) = match &self.pipeline {

@@ -3,16 +3,19 @@
 //! Pure and deterministic: time, ids and random bits arrive inside a command, so every node that
 //! applies the same commands has the same state and the same events (invariant 2).
 
+mod admission;
 pub mod command;
 mod due;
 pub mod engine;
 pub mod event;
 pub mod explain;
+mod groups;
 pub mod ids;
 mod log;
 pub mod outcome;
 mod pipeline;
 pub mod plan;
+mod policy;
 pub mod report;
 pub mod rerun;
 mod run;
@@ -33,4 +36,4 @@ pub use report::Report;
 pub use rerun::Rerun;
 pub use state::Undecodable;
 pub use time::Time;
-pub use work::{Requirements, StopReason, Work};
+pub use work::{Requirements, StopReason, Usage, Work};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AttemptId, RunId};
+use crate::plan::Term;
+use crate::{AttemptId, RunId, Time};
 
 /// One thing that is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub enum Work {
     Place {
         /// Which attempt; `Command::Place` must carry exactly this id.
         attempt: AttemptId,
+        /// Since when it waits: since it left the queue of its run.
+        since: Time,
         /// What the agent must have.
         requirements: Arc<Requirements>,
     },
@@ -70,7 +73,7 @@ impl StopReason {
 }
 
 /// What an attempt needs of the agent that runs it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Requirements {
     /// Namespace of the run.
     pub namespace: String,
@@ -84,4 +87,54 @@ pub struct Requirements {
     /// that this one runs again, was placed there. No other agent will do.
     #[serde(default)]
     pub home: Option<String>,
+    /// What `podTemplate.affinity` requires of a node: one of these must match, if there are any.
+    #[serde(default)]
+    pub affinity: Vec<Term>,
+    /// CPU that its containers request in all, in thousandths.
+    #[serde(default)]
+    pub cpu_millis: u64,
+    /// Memory that its containers request in all, in bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// From 0 to 100: a head start in the queue.
+    #[serde(default)]
+    pub priority: u8,
+}
+
+impl Requirements {
+    /// What it takes of its agent.
+    pub fn usage(&self) -> Usage {
+        Usage { attempts: 1, cpu_millis: self.cpu_millis, memory_bytes: self.memory_bytes }
+    }
+}
+
+/// What attempts take of an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// How many they are.
+    pub attempts: u32,
+    /// CPU that they request, in thousandths.
+    pub cpu_millis: u64,
+    /// Memory that they request, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Usage {
+    /// Both together.
+    pub fn plus(self, more: Usage) -> Usage {
+        Usage {
+            attempts: self.attempts.saturating_add(more.attempts),
+            cpu_millis: self.cpu_millis.saturating_add(more.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(more.memory_bytes),
+        }
+    }
+
+    /// What is left without a part of it.
+    pub fn minus(self, part: Usage) -> Usage {
+        Usage {
+            attempts: self.attempts.saturating_sub(part.attempts),
+            cpu_millis: self.cpu_millis.saturating_sub(part.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(part.memory_bytes),
+        }
+    }
 }

@@ -21,8 +21,9 @@ use crate::event::{Kind, Status};
 use crate::log::{Header, Log};
 use crate::outcome::RunOutcome;
 use crate::pipeline::{Child, CustomRunState, PipelineState};
+use crate::policy::Policy;
 use crate::taskrun::{Change, Context, Phase, TaskRunState, VerdictKind};
-use crate::work::StopReason;
+use crate::work::{StopReason, Usage};
 use crate::{AttemptId, Report, Rerun, RunId, Time};
 
 /// What a run keeps of its submission.
@@ -34,6 +35,8 @@ pub(crate) struct Materials {
     pub(crate) flags: FeatureFlags,
     pub(crate) parallel: Option<u32>,
     pub(crate) rerun: Option<Rerun>,
+    #[serde(default)]
+    pub(crate) policy: Policy,
 }
 
 /// One run.
@@ -61,11 +64,14 @@ pub(crate) struct Run {
     claim_homes: BTreeMap<String, String>,
     /// The time of the latest command: no later one is earlier.
     clock: Time,
-    /// Which agents got an attempt (true) or lost one since the engine last counted.
+    /// Which agents got an attempt (true) or lost one since the engine last counted, and what it takes.
     #[serde(skip)]
-    pub(crate) moved: Vec<(String, bool)>,
-    /// A run that is pending: what begins when it is released.
+    pub(crate) moved: Vec<(String, Usage, bool)>,
+    /// A run that is held back: what begins when it may.
     held: Option<Box<Submission>>,
+    /// Its group is full, as it was when the run came; `None` for a run that is pending.
+    #[serde(default)]
+    held_by_group: Option<String>,
     pub(crate) start: Time,
     pub(crate) outcome: Option<RunOutcome>,
     pub(crate) ended_at: Option<Time>,
@@ -264,8 +270,9 @@ impl Run {
         if task_run.counted_on.as_deref() != task_run.placed_on() {
             let now_on = task_run.placed_on().map(str::to_owned);
             let before = std::mem::replace(&mut task_run.counted_on, now_on.clone());
-            self.moved.extend(before.map(|agent| (agent, false)));
-            self.moved.extend(now_on.map(|agent| (agent, true)));
+            self.moved.extend(before.map(|agent| (agent, task_run.counted, false)));
+            task_run.counted = task_run.requirements().usage();
+            self.moved.extend(now_on.map(|agent| (agent, task_run.counted, true)));
         }
         let task_run = &self.task_runs[index];
         self.due.set(index, task_run.due());

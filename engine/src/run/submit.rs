@@ -10,15 +10,17 @@ use tenon_tekton::pipelinerun::ResolvedTask;
 use tenon_tekton::rejection::Rejection;
 use tenon_tekton::v1::{Pipeline, PipelineRun, Task, TaskRun};
 
-use super::held::is_pending;
+use super::held::{GROUP_FULL, is_pending};
 use super::resolve::{resolve, resolve_pipeline, resolve_task};
 use super::{Materials, Run};
+use crate::admission::Admission;
 use crate::command::{CancelMode, RunObject, Submission};
 use crate::due::Due;
 use crate::event::{Kind, Status};
 use crate::log::{Header, Log, non_empty};
 use crate::outcome::RunOutcome;
 use crate::pipeline::{Books, PipelineState, Truth};
+use crate::policy::Policy;
 use crate::taskrun::TaskRunState;
 use crate::work::StopReason;
 use crate::{RunId, Time};
@@ -26,17 +28,35 @@ use crate::{RunId, Time};
 pub(super) type Tasks = BTreeMap<String, Task>;
 
 impl Run {
-    /// A new run, started as far as it goes at once; a pending one waits to be released.
-    pub(crate) fn submit(now: Time, log: &mut Log, submission: Submission) -> Run {
-        if submission.can_be_released && is_pending(&submission.run) {
-            return Run::hold(now, log, submission);
-        }
+    /// A new run, started as far as it goes at once; one that may not begin yet is held back.
+    pub(crate) fn submit(
+        now: Time,
+        log: &mut Log,
+        submission: Submission,
+        admission: Admission,
+    ) -> Run {
         let header = Header::new(submission.run_id);
-        Run::begin(now, log, header, submission)
+        if submission.can_be_released && is_pending(&submission.run) {
+            return Run::hold(now, log, submission, None);
+        }
+        match admission {
+            Admission::Begins => Run::begin(now, log, header, submission, None),
+            Admission::Waits(message) => Run::hold(now, log, submission, Some(message)),
+            Admission::Refused(message) => {
+                let refusal = Rejection::new(GROUP_FULL, message);
+                Run::begin(now, log, header, submission, Some(refusal))
+            }
+        }
     }
 
     /// As above, for a run of which something may have been told already.
-    pub(super) fn begin(now: Time, log: &mut Log, header: Header, submission: Submission) -> Run {
+    pub(super) fn begin(
+        now: Time,
+        log: &mut Log,
+        header: Header,
+        submission: Submission,
+        refusal: Option<Rejection>,
+    ) -> Run {
         let Submission {
             run_id: _,
             run,
@@ -49,6 +69,10 @@ impl Run {
             rerun,
             can_be_released: _,
         } = submission;
+        let (policy, refusal) = match Policy::of(run.metadata(), run.params()) {
+            Ok(policy) => (policy, refusal),
+            Err(wrong) => (Policy::default(), Some(wrong)),
+        };
         let materials = Materials {
             run_uid: String::new(),
             step_actions,
@@ -56,13 +80,15 @@ impl Run {
             flags,
             parallel,
             rerun,
+            policy,
         };
         match run {
             RunObject::PipelineRun(object) => {
-                submit_pipeline_run(now, log, header, *object, &tasks, &pipelines, materials)
+                let known = (&tasks, &pipelines);
+                submit_pipeline_run(now, log, header, *object, known, materials, refusal)
             }
             RunObject::TaskRun(object) => {
-                submit_task_run(now, log, header, *object, &tasks, materials)
+                submit_task_run(now, log, header, *object, &tasks, materials, refusal)
             }
         }
     }
@@ -94,6 +120,7 @@ impl Run {
             clock: now,
             moved: Vec::new(),
             held: None,
+            held_by_group: None,
             start: now,
             outcome: None,
             ended_at: None,
@@ -127,6 +154,7 @@ fn submit_task_run(
     mut object: TaskRun,
     tasks: &Tasks,
     materials: Materials,
+    refusal: Option<Rejection>,
 ) -> Run {
     let id = header.run;
     admit(&mut object.metadata, "TaskRun", id, now);
@@ -141,8 +169,8 @@ fn submit_task_run(
         _ => object.metadata.name.clone(),
     };
     let (resolved, refusal) = match resolve_task_run(&object, tasks) {
-        Ok(resolved) => (resolved, None),
-        Err(rejection) => (ResolvedTask::default(), Some(rejection)),
+        Ok(resolved) => (resolved, refusal),
+        Err(rejection) => (ResolvedTask::default(), Some(refusal.unwrap_or(rejection))),
     };
     let refusal = match spec_status.as_str() {
         "TaskRunPending" => Some(pending("TaskRun", &object.metadata.name, "TaskRunPending")),
@@ -190,9 +218,9 @@ fn submit_pipeline_run(
     log: &mut Log,
     header: Header,
     mut object: PipelineRun,
-    tasks: &Tasks,
-    pipelines: &BTreeMap<String, Pipeline>,
+    (tasks, pipelines): (&Tasks, &BTreeMap<String, Pipeline>),
     materials: Materials,
+    refusal: Option<Rejection>,
 ) -> Run {
     admit(&mut object.metadata, "PipelineRun", header.run, now);
     object.api_version = "tekton.dev/v1".to_owned();
@@ -230,7 +258,7 @@ fn submit_pipeline_run(
     };
     let outcome = match waits {
         true => Err(pending("PipelineRun", &run.name, "PipelineRunPending")),
-        false => outcome,
+        false => refusal.map_or(outcome, Err),
     };
     run.header.pipeline_run = Some(run.name.clone());
     run.task_runs.reserve(state.tasks.len());

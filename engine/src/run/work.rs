@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Run;
 use crate::taskrun::{Phase, TaskRunState};
-use crate::work::{Requirements, Work};
+use crate::work::{Requirements, Usage, Work};
 use crate::{AttemptId, RunId, Time};
 
 impl Run {
@@ -30,7 +30,9 @@ impl Run {
             let agent = task_run.attempt.agent.clone().unwrap_or_default();
             match (task_run.attempt.phase, task_run.attempt.stopping) {
                 (Phase::Waiting, _) => {
-                    work.push(Work::Place { attempt, requirements: self.requirements(task_run) });
+                    let since = task_run.attempt.start.unwrap_or(self.start);
+                    let requirements = self.requirements(task_run);
+                    work.push(Work::Place { attempt, since, requirements });
                 }
                 (Phase::Placed | Phase::Running, Some(reason)) => {
                     work.push(Work::Stop { attempt, agent, reason });
@@ -64,9 +66,12 @@ impl Run {
         })
     }
 
-    /// The agents of those attempts, one by one.
-    pub(crate) fn placed_on(&self) -> impl Iterator<Item = &str> + '_ {
-        self.active.iter().filter_map(|index| self.task_runs[*index].placed_on())
+    /// The agents of those attempts, one by one, and what each takes.
+    pub(crate) fn placed_on(&self) -> impl Iterator<Item = (&str, Usage)> + '_ {
+        self.active.iter().filter_map(|index| {
+            let task_run = &self.task_runs[*index];
+            Some((task_run.placed_on()?, task_run.counted))
+        })
     }
 
     pub(crate) fn claim_homes(&self) -> impl Iterator<Item = (&str, &str)> + '_ {

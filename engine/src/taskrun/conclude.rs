@@ -8,6 +8,7 @@ use super::{
     verdict,
 };
 use crate::event::{Kind, Status};
+use crate::plan::required_terms;
 use crate::report::{Ending, Outcome};
 use crate::work::{Requirements, StopReason};
 use crate::{RunId, Time};
@@ -32,7 +33,9 @@ impl TaskRunState {
         match super::plan::plan_pod(self, ctx) {
             Ok(plan) => {
                 let attempt = &mut self.attempt;
-                attempt.requirements = Arc::new(requirements_of(&self.object, &plan.pod));
+                let priority = ctx.materials.policy.priority;
+                let requirements = requirements_of(&self.object, &plan.pod, priority);
+                attempt.requirements = Arc::new(requirements);
                 attempt.task_spec = Some(Arc::new(plan.task_spec));
                 attempt.pod_name.clone_from(&plan.pod.name);
                 attempt.pod = Some(Arc::new(plan.pod));
@@ -276,7 +279,9 @@ impl TaskRunState {
 fn requirements_of(
     object: &tenon_tekton::v1::TaskRun,
     pod: &tenon_tekton::pod::Pod,
+    priority: u8,
 ) -> Requirements {
+    let requests = pod.requests();
     let images = pod
         .steps
         .iter()
@@ -290,5 +295,9 @@ fn requirements_of(
         images: images.cloned().collect(),
         claims: claims.map(|claim| claim.claim_name.clone()).collect(),
         home: None,
+        affinity: template.map(|it| required_terms(&it.affinity)).unwrap_or_default(),
+        cpu_millis: requests.cpu_millis,
+        memory_bytes: requests.memory_bytes,
+        priority,
     }
 }

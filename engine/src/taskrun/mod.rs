@@ -27,7 +27,7 @@ use crate::event::{Event, Kind, MatrixCell, Status};
 use crate::log::{Header, Log};
 use crate::report::StepEnd;
 use crate::run::Materials;
-use crate::work::{Requirements, StopReason};
+use crate::work::{Requirements, StopReason, Usage};
 use crate::{AttemptId, RunId, Time};
 
 /// An attempt is placed anew at most so often after infrastructure failures.
@@ -197,6 +197,9 @@ pub(crate) struct TaskRunState {
     pub(crate) attempt: Attempt,
     /// The agent in whose count the current placement is.
     pub(crate) counted_on: Option<String>,
+    /// What is counted there.
+    #[serde(default)]
+    pub(crate) counted: Usage,
 }
 
 impl TaskRunState {
@@ -229,6 +232,7 @@ impl TaskRunState {
             retries_status: Vec::new(),
             attempt,
             counted_on: None,
+            counted: Usage::default(),
         }
     }
 

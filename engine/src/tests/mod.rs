@@ -5,6 +5,7 @@
 mod cancel;
 mod documents;
 mod events;
+mod groups;
 mod halts;
 mod held;
 mod random;

@@ -20,6 +20,7 @@ mod check;
 mod merge;
 mod plan;
 mod quantity;
+mod requests;
 mod stepaction;
 mod usage;
 mod workspaces;
@@ -31,6 +32,7 @@ use crate::k8s::{HostAlias, LocalObjectReference, PodSecurityContext, Volume};
 use crate::v1::{Sidecar, Step};
 
 pub use plan::{Plan, PlanError, PlanInput, claims, plan};
+pub use requests::Requests;
 pub use workspaces::claim_templates;
 
 /// Everything a backend needs to run one attempt.

@@ -32,7 +32,7 @@ pub fn run(arguments: &[String]) -> Result<Vec<Measure>, String> {
 }
 
 /// A line that the program printed.
-fn measure(line: &str) -> Option<Measure> {
+pub(super) fn measure(line: &str) -> Option<Measure> {
     let line: Value = serde_json::from_str(line).ok()?;
     let rival = &line["rival"];
     Some(Measure {

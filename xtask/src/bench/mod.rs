@@ -5,6 +5,7 @@
 mod control_plane;
 mod local;
 mod measure;
+mod planning;
 
 /// `cargo xtask bench SUITE [--json] ..`; the exit code.
 pub fn run(args: &[String]) -> i32 {
@@ -17,10 +18,12 @@ pub fn run(args: &[String]) -> i32 {
                 args[1..].iter().filter(|arg| *arg != "--json").cloned().collect();
             control_plane::run(&rest)
         }
+        Some("planning") => planning::run(),
         _ => {
             eprintln!(
                 "usage: cargo xtask bench local [--json] [--catalog DIR]\n       \
-                 cargo xtask bench control-plane [--json] [--quick] [--only NAME].."
+                 cargo xtask bench control-plane [--json] [--quick] [--only NAME]..\n       \
+                 cargo xtask bench planning [--json]"
             );
             return 2;
         }

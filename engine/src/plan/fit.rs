@@ -1,0 +1,157 @@
+//! Whether an agent may run an attempt, and why not: the hard constraints.
+
+use std::collections::BTreeSet;
+
+use super::{Agent, Closed};
+use crate::work::Requirements;
+
+/// Why an agent cannot take an attempt now, what can be changed least first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// It has not this label with this value.
+    Label(String, String),
+    /// No term of the node affinity matches it.
+    Affinity,
+    /// It does not run this image.
+    Image(String),
+    /// The run's volume is on another agent.
+    Volume,
+    /// It gets no new work.
+    Closed(Closed),
+    /// Its CPU would not be enough even if it had nothing to do.
+    SmallCpu,
+    /// The same of its memory.
+    SmallMemory,
+    /// All its slots are taken.
+    Slots,
+    /// Too little of its CPU is free.
+    Cpu,
+    /// Too little of its memory is free.
+    Memory,
+}
+
+impl Refusal {
+    /// Whether waiting for other attempts to end is enough.
+    pub fn passes(&self) -> bool {
+        matches!(self, Refusal::Slots | Refusal::Cpu | Refusal::Memory)
+    }
+}
+
+/// Whether labels, affinity and images allow the agent, whatever else goes on.
+pub(super) fn suits(agent: &Agent, requirements: &Requirements) -> Result<(), Refusal> {
+    let labels = &agent.labels;
+    let lacking =
+        requirements.node_selector.iter().find(|(key, value)| labels.get(*key) != Some(*value));
+    if let Some((key, value)) = lacking {
+        return Err(Refusal::Label(key.clone(), value.clone()));
+    }
+    let terms = &requirements.affinity;
+    if !terms.is_empty() && !terms.iter().any(|term| term.matches(&agent.name, labels)) {
+        return Err(Refusal::Affinity);
+    }
+    match forbidden_image(agent, &requirements.images) {
+        Some(image) => Err(Refusal::Image(image.clone())),
+        None => Ok(()),
+    }
+}
+
+fn forbidden_image<'a>(agent: &Agent, images: &'a BTreeSet<String>) -> Option<&'a String> {
+    images.iter().find(|image| !image_is_allowed(&agent.allowed_images, image))
+}
+
+/// Whether one of the patterns matches an image; without patterns all are allowed. In a pattern `*`
+/// stands for any text.
+pub fn image_is_allowed(patterns: &[String], image: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, image))
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let mut parts: Vec<&str> = rest.split('*').collect();
+    let end = parts.pop().unwrap_or_default();
+    for part in parts {
+        let Some(at) = text.find(part) else { return false };
+        text = &text[at + part.len()..];
+    }
+    text.ends_with(end)
+}
+
+/// Whether the agent could take the attempt if it had nothing else to do.
+pub(super) fn could_fit(agent: &Agent, requirements: &Requirements) -> Result<(), Refusal> {
+    suits(agent, requirements)?;
+    if requirements.home.as_ref().is_some_and(|home| *home != agent.name) {
+        return Err(Refusal::Volume);
+    }
+    if let Some(closed) = agent.closed {
+        return Err(Refusal::Closed(closed));
+    }
+    let demand = requirements.usage();
+    if agent.cpu_millis != 0 && demand.cpu_millis > agent.cpu_millis {
+        return Err(Refusal::SmallCpu);
+    }
+    if agent.memory_bytes != 0 && demand.memory_bytes > agent.memory_bytes {
+        return Err(Refusal::SmallMemory);
+    }
+    Ok(())
+}
+
+/// Whether the agent has room for it now.
+pub(super) fn has_room(agent: &Agent, requirements: &Requirements) -> Result<(), Refusal> {
+    let demand = requirements.usage();
+    let (cpu, memory) = free(agent);
+    if agent.used.attempts >= agent.slots {
+        return Err(Refusal::Slots);
+    }
+    if demand.cpu_millis > cpu {
+        return Err(Refusal::Cpu);
+    }
+    if demand.memory_bytes > memory {
+        return Err(Refusal::Memory);
+    }
+    Ok(())
+}
+
+/// CPU and memory that are free; without end where the agent does not say what it has.
+pub(super) fn free(agent: &Agent) -> (u64, u64) {
+    let left = |all: u64, used: u64| if all == 0 { u64::MAX } else { all.saturating_sub(used) };
+    (
+        left(agent.cpu_millis, agent.used.cpu_millis),
+        left(agent.memory_bytes, agent.used.memory_bytes),
+    )
+}
+
+/// How much of what it has is taken, in thousandths: of what is scarcest.
+pub(super) fn load(agent: &Agent) -> u32 {
+    let share = |used: u64, all: u64| match all {
+        0 => 0,
+        all => u32::try_from(used.min(all).saturating_mul(1000) / all).unwrap_or(1000),
+    };
+    let slots = share(u64::from(agent.used.attempts), u64::from(agent.slots));
+    let cpu = share(agent.used.cpu_millis, agent.cpu_millis);
+    slots.max(cpu).max(share(agent.used.memory_bytes, agent.memory_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_images() {
+        for (pattern, image, expected) in [
+            ("busybox", "busybox", true),
+            ("busybox", "busybox:1", false),
+            ("busybox*", "busybox:1", true),
+            ("registry.example/*", "registry.example/team/app:1", true),
+            ("registry.example/*", "evil.example/registry.example/app", false),
+            ("*/app:*", "r/app:2", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c", false),
+            ("a*a", "a", false),
+            ("*", "anything", true),
+        ] {
+            assert_eq!(matches(pattern, image), expected, "{pattern} {image}");
+        }
+        assert!(image_is_allowed(&[], "x") && !image_is_allowed(&["y".to_owned()], "x"));
+    }
+}
