@@ -8,12 +8,13 @@ use prost_build::Config;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::{Label, Type};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "tenon/agent/v1/session.proto",
     "tenon/raft/v1/peers.proto",
     "tenon/control/v1/runs.proto",
     "tenon/control/v1/events.proto",
     "tenon/control/v1/cluster.proto",
+    "tenon/control/v1/agents.proto",
 ];
 
 /// Everything of this package can be JSON.

@@ -158,6 +158,7 @@ impl Work {
             runs: self.runs.keys().cloned().collect(),
             protocol: PROTOCOL,
             software: concat!("tenon ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..Hello::default()
         }
     }
 

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use tenon_engine::command::CancelMode;
 use tenon_engine::{AttemptId, Report, RunId, Submission, Time};
 
+use crate::replica::{AgentChange, Offer};
+
 /// One replicated command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -39,11 +41,14 @@ pub enum Command {
         time: Time,
         /// Which attempt.
         attempt: AttemptId,
+        /// Why, for programs.
+        #[serde(default = "no_agent")]
+        reason: String,
         /// Why, for people.
         message: String,
     },
-    /// A new life of an agent has dialled in: what an earlier one was running is lost, but for what
-    /// this one has found and goes on with.
+    /// A new life of an agent has dialled in, or one that offers something else than before: what an
+    /// earlier life was running is lost, but for what this one has found and goes on with.
     Agent {
         /// When.
         time: Time,
@@ -53,9 +58,21 @@ pub enum Command {
         incarnation: String,
         /// The attempts that it goes on with.
         running: Vec<AttemptId>,
+        /// What it has.
+        #[serde(default)]
+        offer: Box<Offer>,
         /// The term of the leader that it has dialled. In another term this changes nothing: it was
         /// held up on its way, and the agent may have had another life since.
         term: u64,
+    },
+    /// An operator has decided something about an agent.
+    ChangeAgent {
+        /// When.
+        time: Time,
+        /// The agent's name.
+        agent: String,
+        /// What.
+        change: AgentChange,
     },
     /// A report of an agent. One whose number was applied before changes nothing.
     Report {
@@ -177,6 +194,11 @@ pub struct IdempotencyKey {
     pub request: String,
 }
 
+/// The reason that was given before there were several.
+fn no_agent() -> String {
+    "infra/no-agent".to_owned()
+}
+
 impl Command {
     /// When the command takes effect.
     pub fn time(&self) -> Time {
@@ -185,6 +207,7 @@ impl Command {
             | Command::Place { time, .. }
             | Command::Defer { time, .. }
             | Command::Agent { time, .. }
+            | Command::ChangeAgent { time, .. }
             | Command::Report { time, .. }
             | Command::Skip { time, .. }
             | Command::Lost { time, .. }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tenon_consensus::{ConfState, Core, LogOptions, LogWriter};
 use tenon_engine::command::CancelMode;
+use tenon_engine::plan::Packing;
 use tenon_engine::{RunId, RunOutcome, Submission, Time};
 use tenon_journal::disk;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, Progress, agent_message};
@@ -131,6 +132,7 @@ impl Local {
                 persist: None,
                 heartbeat_ms: 0,
                 keep_claims_ms: KEEP_CLAIMS_MS,
+                packing: Packing::Spread,
                 max_proposal_bytes: ENTRY_BYTES,
             },
             disk::real(),

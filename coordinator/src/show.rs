@@ -74,7 +74,7 @@ pub(crate) fn explanation(
                 task: task.task.clone(),
                 task_run: task_run.task_run.clone(),
                 state: word(&task_run.state),
-                why: plan.map_or_else(|| task_run.message.clone(), |plan| plan.message.clone()),
+                why: plan.map_or_else(|| task_run.message.clone(), ToString::to_string),
                 attempt: task_run.attempt,
                 placement: task_run.placement,
                 agent: task_run.agent.clone().unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tenon_engine::plan::Placement;
 use tenon_engine::report::Outcome;
 use tenon_engine::{AttemptId, Report, RunId};
 use tenon_journal::bugs;
@@ -16,6 +17,7 @@ use crate::command::Command;
 use crate::duties::SessionId;
 use crate::error::Result;
 use crate::materials::Materials;
+use crate::replica::Offer;
 use crate::wire;
 
 impl Coordinator {
@@ -30,7 +32,9 @@ impl Coordinator {
             self.out.push(Output::Close(session, CloseReason::Superseded));
             return Ok(());
         }
+        let offer = Offer::of(&hello);
         let known = known.filter(|known| known.incarnation == hello.incarnation);
+        let is_news = known.is_none_or(|known| known.offer != offer || known.removed);
         let welcome = Welcome {
             node: self.options.node,
             node_name: self.options.name.clone(),
@@ -40,12 +44,13 @@ impl Coordinator {
             ..Welcome::default()
         };
         let is_known = known.is_some();
-        if !is_known {
+        if is_news {
             let command = Command::Agent {
                 time: self.now,
                 agent: hello.name.clone(),
                 incarnation: hello.incarnation.clone(),
                 running: running(&hello),
+                offer: Box::new(offer),
                 term: self.term,
             };
             self.propose_own(&command, Own::Session(session));
@@ -59,10 +64,16 @@ impl Coordinator {
                 self.tell_one(session, coordinator_message::Message::EndRun(end));
             }
         }
-        if let Some(before) = self.duties.attach(session, hello, is_known, self.replica.engine()) {
+        let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
+        if let Some(before) = self.duties.attach(session, hello, is_known, engine, agents) {
             self.out.push(Output::Close(before, CloseReason::Superseded));
         }
         Ok(())
+    }
+
+    pub(super) fn detach(&mut self, session: SessionId) {
+        let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
+        self.duties.detach(session, engine, agents);
     }
 
     /// Whether a run that is over may still be gone on with.
@@ -163,6 +174,8 @@ impl Coordinator {
                 self.duties.work(self.replica.engine(), run, &mut messages);
             }
         }
+        let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
+        self.duties.drain(engine, agents, self.now, &mut messages);
         self.tell(messages);
         if bugs::is_on(bugs::Bug::ReplaceWithoutLease) {
             self.lose_out_of_contact();
@@ -170,12 +183,15 @@ impl Coordinator {
         if self.hold_until.is_some() {
             return Ok(());
         }
-        for (attempt, agent) in self.duties.placements(self.replica.engine()) {
+        for Placement { attempt, agent } in self.duties.placements(self.now) {
             let place = Command::Place { time: self.now, attempt: attempt.clone(), agent };
             self.propose_own(&place, Own::Place(attempt));
         }
-        for (attempt, message) in self.duties.deferrals(self.replica.engine(), self.now) {
-            let defer = Command::Defer { time: self.now, attempt, message };
+        for told in self.duties.deferrals(self.now) {
+            let message = told.to_string();
+            let reason = if told.could_fit { "infra/no-room" } else { "infra/no-agent" };
+            let (time, attempt, reason) = (self.now, told.attempt, reason.to_owned());
+            let defer = Command::Defer { time, attempt, reason, message };
             self.propose_own(&defer, Own::Other);
         }
         let due = self.replica.engine().next_deadline().is_some_and(|due| due <= self.now);

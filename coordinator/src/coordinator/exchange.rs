@@ -13,7 +13,7 @@ use crate::entry::RequestId;
 use crate::error::Result;
 use crate::materials::Materials;
 use crate::replica::snapshot::Descriptor;
-use crate::replica::{Configuration, Member, Reply, Retired};
+use crate::replica::{AgentChange, Configuration, Member, Reply, Retired};
 use crate::waiting::Token;
 
 /// What may be asked of a member.
@@ -47,6 +47,13 @@ pub enum Request {
     Probe {
         /// Any bytes.
         payload: Vec<u8>,
+    },
+    /// Decide something about an agent.
+    ChangeAgent {
+        /// Its name.
+        agent: String,
+        /// What.
+        change: AgentChange,
     },
     /// Take an id for a new node.
     NewNode,

@@ -92,7 +92,7 @@ impl Coordinator {
         replica: Replica,
     ) -> Coordinator {
         Coordinator {
-            duties: Duties::new(options.grace_ms, options.any_agent),
+            duties: Duties::new(options.grace_ms, options.any_agent, options.packing),
             next_request: options.request_base,
             options,
             disk,
@@ -131,7 +131,7 @@ impl Coordinator {
 
     /// Why the attempts of a run wait for an agent.
     pub fn explain_waiting(&self, run: RunId) -> Vec<tenon_engine::plan::Explanation> {
-        self.duties.explain(self.replica.engine(), run)
+        self.duties.explain(run)
     }
 
     /// How many attempts wait for an agent, as the leader knows.
@@ -163,9 +163,14 @@ impl Coordinator {
         };
         let reads = self.reads.values().map(read).min();
         let deferral = if free { self.duties.next_deferral() } else { None };
+        let drain = match free {
+            true => self.duties.next_drain(&self.replica.meta().agents),
+            false => None,
+        };
         [
             deadline,
             deferral,
+            drain,
             reads,
             self.proposals.next_wakeup(),
             self.persist_by,
@@ -218,7 +223,7 @@ impl Coordinator {
             Input::Request { token, request, deadline } => self.request(token, request, deadline),
             Input::Attach { session, hello } => self.attach(session, hello)?,
             Input::Said { session, message } => self.said(session, message),
-            Input::Detached(session) => self.duties.detach(session),
+            Input::Detached(session) => self.detach(session),
             Input::Offered { from, descriptor } => self.offered(from, &descriptor)?,
             Input::Chunk(chunk) => self.chunk(&chunk)?,
             Input::FetchBroken => self.fetch_again = Some(self.now.plus_millis(FETCH_AGAIN_MS)),
@@ -271,13 +276,19 @@ impl Coordinator {
             && self.term == term
         {
             self.leading = Some(term);
-            self.duties.begin(self.replica.engine());
+            self.duties.begin(self.replica.engine(), &self.replica.meta().agents);
         }
         if self.leading.is_some() {
             self.duties.look_at(effects.changed.iter().copied());
             effects.hurried.into_iter().for_each(|run| self.duties.hurry(run));
+            let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
+            self.duties.count(&effects.moved, engine, agents);
             for (agent, incarnation) in effects.agents {
-                self.duties.admit(&agent, &incarnation, self.replica.engine());
+                self.duties.admit(&agent, &incarnation, engine, agents);
+                self.duties.know(&agent, engine, agents);
+            }
+            for agent in effects.decided {
+                self.duties.know(&agent, engine, agents);
             }
             self.acknowledge(effects.reports);
         }

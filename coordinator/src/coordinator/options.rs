@@ -1,5 +1,7 @@
 //! What a [`super::Coordinator`] needs to know.
 
+use tenon_engine::plan::Packing;
+
 use crate::seal::SealKey;
 
 /// How long the claims of failed runs are kept: a day.
@@ -42,6 +44,8 @@ pub struct Options {
     /// How long the claims of a run that failed are kept, so that another run can go on with them, in
     /// milliseconds; they go when their agent next begins a session.
     pub keep_claims_ms: i64,
+    /// How agents are chosen that fit equally.
+    pub packing: Packing,
     /// The largest proposal that the log takes, in bytes.
     pub max_proposal_bytes: usize,
 }

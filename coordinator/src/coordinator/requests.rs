@@ -30,6 +30,7 @@ impl Coordinator {
                 Command::Cancel { time, run, mode, message, now }
             }
             Request::Release { run } => Command::Release { time, run },
+            Request::ChangeAgent { agent, change } => Command::ChangeAgent { time, agent, change },
             Request::NewNode => Command::NewNode { time },
             Request::Move { node, url } => Command::Move { time, node, url },
             Request::Trust { change } => Command::Trust { time, change },
@@ -71,7 +72,7 @@ impl Coordinator {
             Some(Own::Place(attempt)) => self.duties.not_placed(&attempt),
             Some(Own::Session(session)) => {
                 // What follows it may be taken, and would then be out of order.
-                self.duties.detach(session);
+                self.detach(session);
                 self.out.push(Output::Close(session, CloseReason::Again));
             }
             _ => {}

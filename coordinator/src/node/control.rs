@@ -30,8 +30,8 @@ use crate::event_log::DocumentKind;
 use crate::intake::{Chance, Prepared};
 use crate::replica::Reply;
 use crate::server::{
-    Cancel, Change, ControlPlane, EventSource, Fault, Gauges, Items, Once, Readiness, Result,
-    Session, Started,
+    AgentDecision, Cancel, Change, ControlPlane, EventSource, Fault, Gauges, Items, Once,
+    Readiness, Result, Session, Started,
 };
 use crate::{history, materials::Materials, show};
 
@@ -254,6 +254,7 @@ impl ControlPlane for Handle {
             running: agent.running,
             backends: agent.backends,
             labels: agent.labels.into_iter().collect(),
+            ..Agent::default()
         });
         ClusterStatus {
             cluster_id: member.identity.cluster.clone(),
@@ -319,7 +320,28 @@ impl ControlPlane for Handle {
             tasks: tasks.into_iter().map(|(state, count)| (state.to_owned(), count)).collect(),
             last_seq: state.last_seq,
             agents: u64::try_from(state.agents.len()).unwrap_or(u64::MAX),
+            known_agents: state.known_agents,
+            closed_agents: state.closed_agents,
+            slots: state.agents.iter().map(|agent| u64::from(agent.slots)).sum(),
+            queued_runs: state.queued_runs,
         }
+    }
+
+    fn agents(&self) -> Result<Vec<Agent>> {
+        self.show_agents()
+    }
+
+    fn agent(&self, name: &str) -> Result<Option<Agent>> {
+        self.show_agent(name)
+    }
+
+    async fn decide_agent(
+        &self,
+        name: String,
+        decision: AgentDecision,
+        deadline: Instant,
+    ) -> Result<()> {
+        self.decide_about_agent(name, decision, deadline).await
     }
 
     async fn change(&self, change: Change, deadline: Instant) -> Result<()> {

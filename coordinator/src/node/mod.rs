@@ -11,6 +11,7 @@
 //! | `state/` | the state, and the index up to which it is applied |
 //! | `snapshots/`, `incoming/` | the newest snapshot made here; one on its way here |
 
+mod agents;
 pub mod apply_thread;
 pub mod backup;
 mod control;
@@ -33,6 +34,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tenon_consensus::{ConfState, Core, LogOptions, LogWriter};
+use tenon_engine::plan::Packing;
 use tenon_journal::disk::{self, Disk};
 use tenon_proto::raft::v1::Header;
 use tenon_store::SledStore;
@@ -73,6 +75,8 @@ pub struct NodeOptions {
     pub grace_ms: u64,
     /// How often agents give a sign of life, in milliseconds.
     pub heartbeat_ms: u64,
+    /// How agents are chosen that fit equally.
+    pub packing: Packing,
     /// Encrypts Secrets at rest.
     pub key: Option<SealKey>,
     /// When what is applied is made what a restart begins with.
@@ -92,6 +96,7 @@ impl NodeOptions {
             election_ticks: 10..20,
             grace_ms: 30_000,
             heartbeat_ms: 5_000,
+            packing: Packing::default(),
             key: None,
             persist: PersistPoints::default(),
             log_segment_bytes: LogOptions::default().segment_bytes,
@@ -242,6 +247,7 @@ impl Shared {
                 persist: Some(options.persist),
                 heartbeat_ms: options.heartbeat_ms,
                 keep_claims_ms: KEEP_CLAIMS_MS,
+                packing: options.packing,
                 max_proposal_bytes: PROPOSAL_BYTES,
             },
             disk,

@@ -32,6 +32,12 @@ pub struct StateView {
     pub under_way: u64,
     /// Agents in contact: on the leader only.
     pub agents: Vec<AgentView>,
+    /// Agents of the fleet, in contact or not.
+    pub known_agents: u64,
+    /// Those of them that are cordoned or being drained.
+    pub closed_agents: u64,
+    /// Runs that wait because their concurrency group is full.
+    pub queued_runs: u64,
     /// Tasks that have an agent.
     pub placed: u64,
     /// Tasks that wait for one: on the leader only.
@@ -81,10 +87,11 @@ impl StateView {
         let agents = coordinator.agents().map(|hello| AgentView {
             name: hello.name.clone(),
             slots: hello.slots,
-            running: running.get(&hello.name).copied().unwrap_or(0),
+            running: running.get(&hello.name).map_or(0, |used| used.attempts),
             backends: hello.backends.clone(),
             labels: hello.labels.clone().into_iter().collect(),
         });
+        let known = || replica.meta().agents.values().filter(|agent| !agent.removed);
         StateView {
             applied: replica.meta().applied,
             last_seq: replica.meta().next_seq - 1,
@@ -92,7 +99,10 @@ impl StateView {
             active_runs: count(replica.engine().runs().count()),
             under_way: count(coordinator.under_way()),
             agents: agents.collect(),
-            placed: running.values().map(|count| u64::from(*count)).sum(),
+            known_agents: count(known().count()),
+            closed_agents: count(known().filter(|agent| agent.cordoned).count()),
+            queued_runs: count(replica.engine().waiting_in_groups()),
+            placed: running.values().map(|used| u64::from(used.attempts)).sum(),
             waiting: count(coordinator.waiting()),
         }
     }

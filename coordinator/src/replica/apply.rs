@@ -11,7 +11,7 @@ use tenon_journal::bugs;
 use super::index::Recent;
 use super::ranges::Ranges;
 use super::record::{KeyRecord, keys};
-use super::{AgentNumbers, Configuration, Effects, Member, Replica, Reply, Retired, RunRecord};
+use super::{Configuration, Effects, Member, Offer, Replica, Reply, Retired, RunRecord};
 use crate::command::{Command, IdempotencyKey};
 use crate::error::{Error, Result};
 use crate::{entry, history, masking};
@@ -106,9 +106,8 @@ impl Replica {
                 )?;
                 run
             }
-            Command::Defer { attempt, message, .. } => {
+            Command::Defer { attempt, reason, message, .. } => {
                 let run = attempt.run;
-                let reason = "infra/no-agent".to_owned();
                 self.engine_command(
                     index,
                     tenon_engine::Command::Defer { time, attempt, reason, message },
@@ -116,11 +115,15 @@ impl Replica {
                 )?;
                 run
             }
-            Command::Agent { agent, incarnation, running, term: led, .. } => {
+            Command::Agent { agent, incarnation, running, offer, term: led, .. } => {
                 if led == term {
-                    self.agent(index, time, agent, incarnation, &running, effects)?;
+                    let life = (agent, incarnation);
+                    self.agent(index, time, life, *offer, &running, effects)?;
                 }
                 return Ok(Reply::Done { index });
+            }
+            Command::ChangeAgent { agent, change, .. } => {
+                return Ok(self.change_agent(index, time, agent, change, effects));
             }
             Command::Report { agent, incarnation, number, attempt, report, .. } => {
                 return self.report(
@@ -213,8 +216,8 @@ impl Replica {
         &mut self,
         index: u64,
         time: Time,
-        agent: String,
-        incarnation: String,
+        (agent, incarnation): (String, String),
+        offer: Offer,
         running: &[AttemptId],
         effects: &mut Effects,
     ) -> Result<()> {
@@ -234,8 +237,12 @@ impl Replica {
                 let lost = tenon_engine::Command::Report { time, attempt, report };
                 self.engine_command(index, lost, effects)?;
             }
-            let numbers = AgentNumbers { incarnation: incarnation.clone(), last: 0 };
-            self.meta.agents.insert(agent.clone(), numbers);
+            let record = self.meta.agents.entry(agent.clone()).or_default();
+            record.incarnation.clone_from(&incarnation);
+            record.last = 0;
+        }
+        if let Some(record) = self.meta.agents.get_mut(&agent) {
+            (record.offer, record.seen, record.removed) = (offer, time, false);
         }
         effects.agents.push((agent, incarnation));
         Ok(())
@@ -292,11 +299,12 @@ impl Replica {
         time: Time,
         (agent, incarnation, number): (String, String, u64),
         attempt: AttemptId,
-        report: Report,
+        mut report: Report,
         effects: &mut Effects,
     ) -> Result<Reply> {
         // Its number is used up, whatever it says.
         let forged = self.engine.agent_of(&attempt).is_some_and(|placed_on| placed_on != agent);
+        self.see_drained(&agent, time, &mut report);
         let next = self.take_number(agent, incarnation, number, effects);
         if forged {
             return Ok(Reply::Done { index });
@@ -328,6 +336,7 @@ impl Replica {
         let next = number == numbers.last + 1;
         if next {
             numbers.last = number;
+            numbers.seen = self.meta.last_time;
         }
         effects.reports.push((agent, incarnation, numbers.last));
         next
@@ -351,6 +360,7 @@ impl Replica {
     ) -> Result<()> {
         let events = self.engine.apply(command);
         self.record(index, events, effects)?;
+        effects.moved.append(&mut self.engine.take_moved());
         let changed = self.engine.take_changed();
         for run in &changed {
             self.dirty.insert(*run);

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tenon_engine::Time;
 
+use super::agents::AgentRecord;
+
 /// Names one cluster for ever: members and messages of another are refused.
 pub type ClusterId = String;
 
@@ -15,15 +17,6 @@ pub struct Member {
     pub name: String,
     /// Where other members and clients reach it.
     pub url: String,
-}
-
-/// How far an agent's reports are applied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentNumbers {
-    /// The life of the agent that numbers them.
-    pub incarnation: String,
-    /// The last number that was applied.
-    pub last: u64,
 }
 
 /// The configuration of the Raft group: ids of its members.
@@ -66,8 +59,8 @@ pub struct Meta {
     pub next_record: u64,
     /// The latest time that a command had.
     pub last_time: Time,
-    /// Agents and how far their reports are applied.
-    pub agents: BTreeMap<String, AgentNumbers>,
+    /// The agents by name; also those that were removed.
+    pub agents: BTreeMap<String, AgentRecord>,
 }
 
 impl From<tenon_consensus::ConfState> for Configuration {

@@ -6,6 +6,7 @@
 //! brings the store from one applied index to the next, then the store is synced; only then may the
 //! log be compacted up to there. After a crash the log is applied again from the stored index.
 
+mod agents;
 mod apply;
 mod index;
 mod meta;
@@ -24,8 +25,9 @@ use tenon_engine::{Engine, RunId, RunOutcome};
 use tenon_store::Store;
 use tenon_tekton::Object;
 
+pub use agents::{AgentChange, AgentRecord, Drain, Offer};
 pub use index::RunIndex;
-pub use meta::{AgentNumbers, ClusterId, Configuration, Member, Meta};
+pub use meta::{ClusterId, Configuration, Member, Meta};
 pub use record::RunRecord;
 pub use trust::TrustView;
 
@@ -62,6 +64,10 @@ pub enum Reply {
     NewNode(u64),
     /// A change of trust was made, or refused.
     Trust(Result<tenon_trust::Done, tenon_trust::Refusal>),
+    /// There is no such agent.
+    NoSuchAgent(String),
+    /// The agent cannot be removed, because it has so many attempts.
+    AgentInUse(u32),
 }
 
 /// A run that is over and has left the engine.
@@ -95,6 +101,10 @@ pub struct Effects {
     pub reports: Vec<(String, String, u64)>,
     /// Lives of agents that are known from here on: agent and life.
     pub agents: Vec<(String, String)>,
+    /// Agents about which something was decided.
+    pub decided: BTreeSet<String>,
+    /// Agents that got an attempt or lost one.
+    pub moved: BTreeSet<String>,
     /// The member that leads from here on, and its term.
     pub leader: Option<(u64, u64)>,
     /// Events that were recorded.

@@ -37,6 +37,7 @@ fn life(incarnation: &str) -> Command {
         agent: "a".to_owned(),
         incarnation: incarnation.to_owned(),
         running: Vec::new(),
+        offer: Box::default(),
         term: 1,
     }
 }

@@ -304,7 +304,7 @@ impl Api {
         found.ok_or_else(|| Fault::no_such_run(run))
     }
 
-    async fn barrier(&self, asked: Asked) -> Result<()> {
+    pub(super) async fn barrier(&self, asked: Asked) -> Result<()> {
         match asked.stale {
             true => Ok(()),
             false => self.until(asked, self.node.read_barrier(asked.deadline)).await,
@@ -312,7 +312,7 @@ impl Api {
     }
 
     /// The node answers by the deadline. Should it not, the client is not made to wait.
-    async fn until<T>(
+    pub(super) async fn until<T>(
         &self,
         asked: Asked,
         answer: impl Future<Output = Result<T>> + Send,

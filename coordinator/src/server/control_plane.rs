@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tenon_engine::RunId;
 use tenon_engine::command::CancelMode;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello};
-use tenon_proto::control::v1::{ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
+use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
 use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -121,6 +121,22 @@ pub trait EventSource: Send + Sync {
     fn ranges_of(&self, run: RunId, from: u64) -> Result<Vec<(u64, u64)>>;
 }
 
+/// What an operator decides about an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentDecision {
+    /// No new work.
+    Cordon,
+    /// Work again.
+    Uncordon,
+    /// No new work, and empty after this time.
+    Drain {
+        /// In milliseconds; `None` for as long as it takes.
+        within_ms: Option<i64>,
+    },
+    /// It belongs to the fleet no more.
+    Remove,
+}
+
 /// A node, as the server sees it.
 #[tonic::async_trait]
 pub trait ControlPlane: Send + Sync + 'static {
@@ -184,6 +200,22 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Figures for the metrics. Does not wait.
     fn gauges(&self) -> Gauges;
+
+    // Agents, as operators see them. Reads block for a moment.
+
+    /// The agents of the fleet, by name.
+    fn agents(&self) -> Result<Vec<Agent>>;
+
+    /// One of them, with what it runs.
+    fn agent(&self, name: &str) -> Result<Option<Agent>>;
+
+    /// Decides something about an agent; `not-found/agent`, or `conflict/agent-in-use`.
+    async fn decide_agent(
+        &self,
+        name: String,
+        decision: AgentDecision,
+        deadline: Instant,
+    ) -> Result<()>;
 
     /// Changes members or leader; returns when it is done.
     async fn change(&self, change: Change, deadline: Instant) -> Result<()>;

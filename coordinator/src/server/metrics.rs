@@ -54,6 +54,14 @@ pub struct Gauges {
     pub last_seq: u64,
     /// Agents with a session; on the leader only.
     pub agents: u64,
+    /// Agents of the fleet, in contact or not.
+    pub known_agents: u64,
+    /// Those of them that are cordoned or being drained.
+    pub closed_agents: u64,
+    /// How many attempts the agents with a session run at a time; on the leader only.
+    pub slots: u64,
+    /// Runs that wait because their concurrency group is full.
+    pub queued_runs: u64,
 }
 
 /// The handles through which things are counted; cheap to clone where they are used.
@@ -95,7 +103,7 @@ fn seconds() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0001, 2.0, 16))
 }
 
-const GAUGES: [Shows; 16] = [
+const GAUGES: [Shows; 20] = [
     ("tenon_raft_term", "Raft's term", |it| it.term),
     ("tenon_raft_is_leader", "1 on the leader", |it| it.is_leader.into()),
     ("tenon_raft_has_leader", "1 where a leader is known", |it| it.has_leader.into()),
@@ -111,6 +119,10 @@ const GAUGES: [Shows; 16] = [
     ("tenon_runs_active", "Runs that go on", |it| it.active_runs),
     ("tenon_events_last_seq", "seq of the newest event", |it| it.last_seq),
     ("tenon_agents", "Agents with a session; on the leader only", |it| it.agents),
+    ("tenon_agents_known", "Agents of the fleet, in contact or not", |it| it.known_agents),
+    ("tenon_agents_closed", "Agents that are cordoned or drained", |it| it.closed_agents),
+    ("tenon_slots", "Slots of agents with a session; on the leader only", |it| it.slots),
+    ("tenon_runs_queued", "Runs whose concurrency group is full", |it| it.queued_runs),
     ("tenon_up", "1", |_| 1),
 ];
 

@@ -9,6 +9,7 @@ mod control_plane;
 mod deadline;
 mod fault;
 mod fields;
+mod fleet;
 mod grpc;
 mod http;
 mod metrics;
@@ -30,9 +31,11 @@ use api::Api;
 use tasks::Tasks;
 
 pub use control_plane::{
-    Cancel, Change, ControlPlane, EventSource, Items, Once, Readiness, Session, Started,
+    AgentDecision, Cancel, Change, ControlPlane, EventSource, Items, Once, Readiness, Session,
+    Started,
 };
 pub use fault::{Fault, Result};
+pub use fleet::no_such_agent;
 pub use metrics::{Gauges, Metrics};
 
 /// How much is too much.

@@ -4,6 +4,7 @@ mod agents;
 mod cluster;
 mod control;
 mod events;
+mod fleet;
 mod health;
 mod peers;
 
@@ -16,6 +17,7 @@ use tenon_proto::agent::v1::agents_server::AgentsServer;
 use tenon_proto::control::v1::cluster_server::ClusterServer;
 use tenon_proto::control::v1::control_server::ControlServer;
 use tenon_proto::control::v1::events_server::EventsServer;
+use tenon_proto::control::v1::fleet_server::FleetServer;
 use tenon_proto::raft::v1::peers_server::PeersServer;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
@@ -60,6 +62,7 @@ pub fn add(routes: Routes, api: &Api, tasks: &Arc<Tasks>) -> Result<Routes> {
         .add_service(ControlServer::new(service.clone()).max_decoding_message_size(manifest))
         .add_service(events.send_compressed(CompressionEncoding::Zstd))
         .add_service(ClusterServer::new(service.clone()))
+        .add_service(FleetServer::new(service.clone()))
         .add_service(AgentsServer::new(service.clone()).max_decoding_message_size(AGENT_MESSAGE))
         .add_service(PeersServer::new(service.clone()).max_decoding_message_size(PEER_MESSAGE))
         .add_service(HealthServer::new(service))

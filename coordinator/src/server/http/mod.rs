@@ -1,6 +1,7 @@
 //! HTTP with JSON. One table says which routes there are; the router and the OpenAPI document are
 //! both made of it, so neither can have one that the other lacks.
 
+mod agents;
 mod body;
 mod cluster;
 mod events;

@@ -3,12 +3,12 @@
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tenon_proto::control::v1::{
-    AddMemberRequest, CancelRunRequest, ClusterStatus, ExplainRunResponse, InitRequest,
-    ListRunsResponse, ReleaseRunRequest, RerunRunRequest, RerunRunResponse, Run, SubmitRequest,
-    SubmitResponse, TransferRequest,
+    AddMemberRequest, Agent, CancelRunRequest, ClusterStatus, ExplainRunResponse, InitRequest,
+    ListAgentsResponse, ListRunsResponse, ReleaseRunRequest, RemoveAgentResponse, RerunRunRequest,
+    RerunRunResponse, Run, SubmitRequest, SubmitResponse, TransferRequest,
 };
 
-use super::{Call, Handler, cluster, events, probes, runs};
+use super::{Call, Handler, agents, cluster, events, probes, runs};
 use crate::server::fault::Result;
 
 /// Makes the schema of a type.
@@ -244,6 +244,59 @@ pub const ROUTES: &[Route] = &[
         parameters: EVENTS,
         answer: STREAM,
         handler: handler!(events::all),
+        ..GET
+    },
+    Route {
+        path: "/v1/agents",
+        id: "listAgents",
+        about: "All agents, by name",
+        answer: Answer::Json(schema::<ListAgentsResponse>),
+        handler: handler!(agents::list),
+        ..GET
+    },
+    Route {
+        path: "/v1/agents/{name}",
+        id: "getAgent",
+        about: "One agent, with what it runs",
+        answer: Answer::Json(schema::<Agent>),
+        handler: handler!(agents::get),
+        ..GET
+    },
+    Route {
+        path: "/v1/agents/{name}/cordon",
+        id: "cordonAgent",
+        about: "Gives an agent no new work; what it runs goes on",
+        answer: Answer::Json(schema::<Agent>),
+        handler: handler!(agents::cordon),
+        ..POST
+    },
+    Route {
+        path: "/v1/agents/{name}/uncordon",
+        id: "uncordonAgent",
+        about: "Gives an agent work again; ends a drain as well",
+        answer: Answer::Json(schema::<Agent>),
+        handler: handler!(agents::uncordon),
+        ..POST
+    },
+    Route {
+        path: "/v1/agents/{name}/drain",
+        id: "drainAgent",
+        about: "Gives an agent no new work; what it still runs at the deadline runs again elsewhere",
+        parameters: &[text(
+            "deadline",
+            "How long what it runs may still take, such as 10m; as long as it takes if not given",
+        )],
+        answer: Answer::Json(schema::<Agent>),
+        handler: handler!(agents::drain),
+        ..POST
+    },
+    Route {
+        method: "DELETE",
+        path: "/v1/agents/{name}",
+        id: "removeAgent",
+        about: "Removes an agent from the fleet; refused while attempts are placed on it",
+        answer: Answer::Json(schema::<RemoveAgentResponse>),
+        handler: handler!(agents::remove),
         ..GET
     },
     Route {

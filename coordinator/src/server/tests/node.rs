@@ -9,15 +9,15 @@ use bytes::Bytes;
 use tenon_engine::RunId;
 use tenon_journal::output::{ChunkBuilder, Stream};
 use tenon_proto::agent::v1::Hello;
-use tenon_proto::control::v1::{ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
+use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
 use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::intake::Prepared;
 use crate::server::{
-    Cancel, Change, ControlPlane, EventSource, Fault, Gauges, Items, Once, Readiness, Result,
-    Session, Started,
+    AgentDecision, Cancel, Change, ControlPlane, EventSource, Fault, Gauges, Items, Once,
+    Readiness, Result, Session, Started, no_such_agent,
 };
 
 pub struct MadeUp {
@@ -255,6 +255,18 @@ impl ControlPlane for MadeUp {
 
     fn gauges(&self) -> Gauges {
         Gauges { term: 3, ..Gauges::default() }
+    }
+
+    fn agents(&self) -> Result<Vec<Agent>> {
+        Ok(vec![Agent { name: "a1".to_owned(), state: "up".to_owned(), ..Agent::default() }])
+    }
+
+    fn agent(&self, name: &str) -> Result<Option<Agent>> {
+        Ok(self.agents()?.into_iter().find(|agent| agent.name == name))
+    }
+
+    async fn decide_agent(&self, name: String, _: AgentDecision, _: Instant) -> Result<()> {
+        self.agent(&name)?.map(drop).ok_or_else(|| no_such_agent(&name))
     }
 
     async fn change(&self, _: Change, deadline: Instant) -> Result<()> {

@@ -1,0 +1,111 @@
+//! The agents, as the node's API shows them: from the state that every node has.
+
+use std::collections::BTreeMap;
+
+use tenon_engine::Time;
+use tenon_engine::work::Usage;
+use tenon_proto::control::v1::{Agent, AgentAttempt};
+use tokio::time::Instant;
+
+use super::Handle;
+use super::apply_thread::now;
+use super::membership::{as_time, stopping};
+use crate::coordinator::{Coordinator, Request};
+use crate::replica::{AgentChange, AgentRecord, Reply};
+use crate::server::{AgentDecision, Fault, Result, no_such_agent};
+
+impl Handle {
+    pub(super) fn show_agents(&self) -> Result<Vec<Agent>> {
+        self.joined()?;
+        let look = |it: &Coordinator| of_all(it);
+        self.look_blocking(look).ok_or_else(stopping)
+    }
+
+    pub(super) fn show_agent(&self, name: &str) -> Result<Option<Agent>> {
+        self.joined()?;
+        let wanted = name.to_owned();
+        self.look_blocking(move |it| of_one(it, &wanted)).ok_or_else(stopping)
+    }
+
+    pub(super) async fn decide_about_agent(
+        &self,
+        agent: String,
+        decision: AgentDecision,
+        deadline: Instant,
+    ) -> Result<()> {
+        let change = match decision {
+            AgentDecision::Cordon => AgentChange::Cordon,
+            AgentDecision::Uncordon => AgentChange::Uncordon,
+            AgentDecision::Drain { within_ms } => {
+                AgentChange::Drain { deadline: within_ms.map(|within| now().plus_millis(within)) }
+            }
+            AgentDecision::Remove => AgentChange::Remove,
+        };
+        match self.request(Request::ChangeAgent { agent, change }, as_time(deadline)).await? {
+            Reply::NoSuchAgent(name) => Err(no_such_agent(&name)),
+            Reply::AgentInUse(attempts) => {
+                let message = format!("{attempts} attempts are placed on the agent");
+                Err(Fault::new("conflict/agent-in-use", message)
+                    .hint("drain it first, and stop it: `tenon agents drain NAME`"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn of_all(coordinator: &Coordinator) -> Vec<Agent> {
+    let replica = coordinator.replica();
+    let known = replica.meta().agents.iter().filter(|(_, record)| !record.removed);
+    let used = replica.engine().used();
+    known.map(|(name, record)| show(name, record, used)).collect()
+}
+
+fn of_one(coordinator: &Coordinator, name: &str) -> Option<Agent> {
+    let replica = coordinator.replica();
+    let record = replica.meta().agents.get(name).filter(|record| !record.removed)?;
+    let mut agent = show(name, record, replica.engine().used());
+    let here = replica.engine().placed().filter(|(_, at)| *at == name);
+    agent.attempts = here
+        .map(|(attempt, _)| AgentAttempt {
+            run_id: attempt.run.to_string(),
+            task_run: attempt.task_run,
+            attempt: attempt.attempt,
+            placement: attempt.placement,
+        })
+        .collect();
+    Some(agent)
+}
+
+/// An agent, as the API shows it.
+fn show(name: &str, record: &AgentRecord, used: &BTreeMap<String, Usage>) -> Agent {
+    let used = used.get(name).copied().unwrap_or_default();
+    let offer = record.offer.clone();
+    let deadline = record.drain.and_then(|drain| drain.deadline);
+    Agent {
+        name: name.to_owned(),
+        state: state(record, used.attempts).to_owned(),
+        slots: offer.slots,
+        running: used.attempts,
+        backends: offer.backends,
+        labels: offer.labels,
+        cpu_millis: offer.cpu_millis,
+        cpu_millis_used: used.cpu_millis,
+        memory_bytes: offer.memory_bytes,
+        memory_bytes_used: used.memory_bytes,
+        allowed_images: offer.allowed_images,
+        seen_at: record.seen.to_string(),
+        drain_deadline: deadline.as_ref().map(Time::to_string).unwrap_or_default(),
+        software: offer.software,
+        incarnation: record.incarnation.clone(),
+        attempts: Vec::new(),
+    }
+}
+
+fn state(record: &AgentRecord, attempts: u32) -> &'static str {
+    match record {
+        record if record.drain.is_some() && attempts == 0 => "drained",
+        record if record.drain.is_some() => "draining",
+        record if record.cordoned => "cordoned",
+        _ => "up",
+    }
+}
