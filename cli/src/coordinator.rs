@@ -12,11 +12,12 @@ use tenon_client::connect::urls;
 use tenon_coordinator::seal::SealKey;
 use tenon_coordinator::server::{Change, ControlPlane, Fault, ServerOptions, check_address, serve};
 use tenon_coordinator::{Handle, Node, NodeOptions, PersistPoints, node};
+use tenon_engine::plan::Packing;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{CoordinatorArgs, RecoverArgs, RestoreArgs};
+use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs};
 use crate::exit::{Exit, Failure};
 use crate::{machine, terminal};
 
@@ -96,6 +97,10 @@ fn options(
         election_ticks: ticks..2 * ticks,
         key,
         persist,
+        packing: match args.placement {
+            PlacementChoice::Spread => Packing::Spread,
+            PlacementChoice::Pack => Packing::Pack,
+        },
         log_segment_bytes: args.log_segment_kib.map_or(usual.log_segment_bytes, |kib| kib << 10),
         ..usual
     })

@@ -3,6 +3,7 @@
 //! stdout carries only the answer that was asked for; everything else goes to stderr, once.
 
 mod agent;
+mod agents;
 mod args;
 mod cluster;
 mod config;
@@ -71,6 +72,7 @@ fn start() -> Result<Exit, Failure> {
         },
         Command::Coordinator(args) => coordinator::coordinator(&args, &state_dir),
         Command::Agent(args) => agent::agent(&args, server, &state_dir),
+        Command::Agents(args) => agents::agents(&args.command, server),
         Command::Cluster(args) => cluster::cluster(&args.command, server),
         Command::Doctor(args) => doctor::doctor(&args, &state_dir),
         Command::Version(args) => inspect::version(&args),

@@ -2,12 +2,14 @@
 
 use tenon_proto::control::v1::cluster_client::ClusterClient;
 use tenon_proto::control::v1::control_client::ControlClient;
+use tenon_proto::control::v1::fleet_client::FleetClient;
 use tenon_proto::control::v1::{
-    AddMemberRequest, BackupChunk, BackupRequest, CancelRunRequest, ClusterStatus,
-    ExplainRunRequest, ExplainRunResponse, GetRunObjectsRequest, GetRunRequest, InitRequest,
-    ListRunsRequest, ListRunsResponse, ProbeRequest, ProbeResponse, RemoveMemberRequest,
-    RerunRunRequest, RerunRunResponse, Run, RunObjects, StatusRequest, SubmitRequest,
-    SubmitResponse, TransferRequest,
+    AddMemberRequest, Agent, BackupChunk, BackupRequest, CancelRunRequest, ClusterStatus,
+    CordonAgentRequest, DrainAgentRequest, ExplainRunRequest, ExplainRunResponse, GetAgentRequest,
+    GetRunObjectsRequest, GetRunRequest, InitRequest, ListAgentsRequest, ListAgentsResponse,
+    ListRunsRequest, ListRunsResponse, ProbeRequest, ProbeResponse, RemoveAgentRequest,
+    RemoveAgentResponse, RemoveMemberRequest, RerunRunRequest, RerunRunResponse, Run, RunObjects,
+    StatusRequest, SubmitRequest, SubmitResponse, TransferRequest, UncordonAgentRequest,
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -24,6 +26,10 @@ fn control(channel: Channel) -> ControlClient<Channel> {
 
 fn cluster(channel: Channel) -> ClusterClient<Channel> {
     ClusterClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+fn fleet(channel: Channel) -> FleetClient<Channel> {
+    FleetClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// Defines a method that asks one question until it is answered.
@@ -54,6 +60,18 @@ calls! {
     explain_run: ExplainRunRequest => ExplainRunResponse, control, Always;
     /// The run object and its children as YAML.
     get_run_objects: GetRunObjectsRequest => RunObjects, control, Always;
+    /// All agents.
+    list_agents: ListAgentsRequest => ListAgentsResponse, fleet, Always;
+    /// One agent, with what it runs.
+    get_agent: GetAgentRequest => Agent, fleet, Always;
+    /// Gives an agent no new work.
+    cordon_agent: CordonAgentRequest => Agent, fleet, Always;
+    /// Gives an agent work again.
+    uncordon_agent: UncordonAgentRequest => Agent, fleet, Always;
+    /// Has an agent emptied.
+    drain_agent: DrainAgentRequest => Agent, fleet, Always;
+    /// Makes an agent none of the fleet's.
+    remove_agent: RemoveAgentRequest => RemoveAgentResponse, fleet, IfRefused;
     /// Makes a cluster of the answering node.
     init: InitRequest => ClusterStatus, cluster, IfRefused;
     /// Makes an empty node a member.

@@ -105,6 +105,11 @@ impl Fleet {
 
     /// Starts an agent.
     pub fn agent(&self, name: &str) -> Process {
+        self.agent_with(name, &[])
+    }
+
+    /// Starts an agent with further arguments.
+    pub fn agent_with(&self, name: &str, more: &[&str]) -> Process {
         let args = [
             "agent",
             "--name",
@@ -116,7 +121,7 @@ impl Fleet {
             "--label",
             "zone=b",
         ];
-        let mut command = self.tenon.command(&args);
+        let mut command = self.tenon.command(&[&args[..], more].concat());
         let child = command.stdout(Stdio::null()).stderr(self.log(name)).spawn().unwrap();
         Process { child, url: String::new(), name: name.to_owned() }
     }

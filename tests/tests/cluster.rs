@@ -298,3 +298,122 @@ fn a_cluster_is_backed_up_restored_grown_shrunk_and_recovered() {
     let third = fleet.run(&pipeline(&task("t", "echo third")), &["-o", "json"]).expect(0);
     assert_eq!(third.log(), ["third"]);
 }
+
+/// A PipelineRun with one task and these annotations.
+fn annotated(name: &str, annotations: &str, script: &str) -> String {
+    pipeline(&task("t", script)).replace(
+        "metadata: {name: p}",
+        &format!("metadata: {{name: {name}, annotations: {{{annotations}}}}}"),
+    )
+}
+
+#[test]
+fn an_agent_is_cordoned_drained_and_removed() {
+    let mut fleet = Fleet::start(3);
+    let table = fleet.ask(&["agents", "list"]).expect(0).stdout;
+    assert!(table.contains("a1") && table.contains("up"), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    fleet.ask(&["agents", "cordon", "a1"]).expect(0);
+    // Every node knows of it.
+    for node in &fleet.coordinators {
+        let said =
+            fleet.tenon.tenon(&["agents", "show", "a1", "-o", "json", "--server", &node.url]);
+        let agent: Value = serde_json::from_str(&said.expect(0).stdout).unwrap();
+        assert_eq!((&agent["state"], &agent["labels"]["zone"]), (&"cordoned".into(), &"b".into()));
+    }
+    let id = fleet.run(&pipeline(&task("t", "echo ran")), &["--detach"]).expect(0);
+    let id = id.stdout.trim().to_owned();
+    wait_until("a reason", || {
+        let explained = fleet.ask(&["runs", "explain", &id]).expect(0).stdout;
+        explained.contains("1 agent: 1 is cordoned")
+    });
+    wait_until("an event that says so", || {
+        let told = fleet.ask(&["events", "--kind", "task-queued"]).expect(0).events();
+        told.iter().any(|event| {
+            event["reason"] == "infra/no-agent"
+                && event["message"].as_str().is_some_and(|text| text.contains("cordoned"))
+        })
+    });
+    fleet.ask(&["agents", "uncordon", "a1"]).expect(0);
+    let log = fleet.ask(&["logs", &id, "--follow", "-o", "json"]).expect(0);
+    assert_eq!(log.log(), ["ran"]);
+
+    // What runs at the deadline of a drain runs again elsewhere, and costs no retry.
+    let slow = pipeline(&task("slow", "echo began; sleep 4; echo ended"));
+    let (child, out) = fleet.start_run(&slow, &[]);
+    wait_until("the step to print", || fs::read_to_string(&out).unwrap().contains("began"));
+    let refused = fleet.ask(&["agents", "remove", "a1"]).expect(2);
+    assert!(refused.stderr.contains("conflict/agent-in-use"), "{}", refused.stderr);
+    let second = fleet.agent("a2");
+    fleet.ask(&["agents", "drain", "a1", "--deadline", "0s"]).expect(0);
+    let said = finish(child);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let printed = Said { stdout: fs::read_to_string(&out).unwrap(), ..said };
+    assert_complete(&printed.events());
+    let events = printed.events();
+    let lost = events.iter().find(|event| event["kind"] == "task-lost").unwrap();
+    assert_eq!((&lost["reason"], &lost["agent"]), (&"infra/drained".into(), &"a1".into()));
+    assert_eq!(events.iter().rev().find(|e| e["kind"] == "task-end").unwrap()["agent"], "a2");
+    assert_eq!(fleet.json(&["agents", "show", "a1"])["state"], "drained");
+
+    // Gone for good.
+    fleet.agent = Some(second);
+    fleet.ask(&["agents", "remove", "a1"]).expect(0);
+    let unknown = fleet.ask(&["agents", "show", "a1"]).expect(2);
+    assert!(unknown.stderr.contains("not-found/agent"), "{}", unknown.stderr);
+    assert_eq!(fleet.json(&["agents", "list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn runs_of_a_group_wait_for_each_other_cancel_each_other_or_are_refused() {
+    let fleet = Fleet::start(1);
+    let group = |policy: &str| {
+        format!("tenon.dev/concurrency-key: deploy, tenon.dev/concurrency-policy: {policy}")
+    };
+    let slow = annotated("first", &group("queue"), "echo began; sleep 600");
+    let first = fleet.run(&slow, &["--detach"]).expect(0).stdout.trim().to_owned();
+    wait_until("the first to run", || fleet.ask(&["logs", &first]).stdout.contains("began"));
+
+    let refused = fleet.run(&annotated("refused", &group("reject"), "true"), &[]).expect(4);
+    let told = refused.stdout + &refused.stderr;
+    assert!(told.contains("is full: 1 runs (first)"), "{told}");
+    let second = annotated("second", &group("queue"), "echo second");
+    let second = fleet.run(&second, &["--detach"]).expect(0).stdout.trim().to_owned();
+    let explained = fleet.ask(&["runs", "explain", &second]).expect(0).stdout;
+    assert!(explained.contains("\"deploy\" is full: 1 runs (first)"), "{explained}");
+    let listed = fleet.json(&["runs", "list", "--status", "pending"]);
+    assert_eq!(listed[0]["id"], second.as_str());
+
+    // The third takes the place of both.
+    let third = annotated("third", &group("cancel-running"), "echo third");
+    let third = fleet.run(&third, &["-o", "json"]).expect(0);
+    assert_eq!(third.log(), ["third"]);
+    assert_eq!(third.events()[0]["kind"], "run-queued");
+    assert_eq!(third.events()[0]["reason"], "ConcurrencyLimit");
+    for run in [&first, &second] {
+        assert_eq!(fleet.json(&["runs", "show", run])["status"], "cancelled", "{run}");
+    }
+}
+
+#[test]
+fn who_has_more_priority_goes_first() {
+    let mut fleet = Fleet::start(1);
+    fleet.agent = None;
+    let submit = |name: &str, priority: u32| {
+        let yaml = annotated(name, &format!("tenon.dev/priority: \"{priority}\""), "echo ran");
+        fleet.run(&yaml, &["--detach"]).expect(0).stdout.trim().to_owned()
+    };
+    let runs = [("low", 10), ("middle", 50), ("high", 90)].map(|(name, it)| submit(name, it));
+    wait_until("all to wait", || {
+        let explained = fleet.ask(&["runs", "explain", &runs[0], "-o", "json"]).expect(0).stdout;
+        explained.contains("2 before it in its namespace, 3 wait in all")
+    });
+    fleet.agent = Some(fleet.agent_with("a2", &["--slots", "1"]));
+    for run in &runs {
+        fleet.ask(&["logs", run, "--follow", "-o", "json"]).expect(0);
+    }
+    let starts = fleet.ask(&["events", "--kind", "task-start"]).expect(0).events();
+    let order: Vec<&str> =
+        starts.iter().map(|event| event["pipelineRun"].as_str().unwrap()).collect();
+    assert_eq!(order, ["high", "middle", "low"]);
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{BackendChoice, Output};
 
@@ -52,6 +52,11 @@ pub struct CoordinatorArgs {
           value_parser = clap::value_parser!(u64).range(40..=100_000))]
     pub election_ms: u64,
 
+    /// How agents are chosen that fit equally: spread takes the one with the least load, pack the one
+    /// with the most that has room
+    #[arg(long, value_enum, default_value = "spread", value_name = "HOW")]
+    pub placement: PlacementChoice,
+
     /// Write the state, and compact the log, after this time, in milliseconds: for tests, which want
     /// to see it happen
     #[arg(long, hide = true, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..))]
@@ -64,6 +69,15 @@ pub struct CoordinatorArgs {
     /// Listen on other addresses than those of this machine alone, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// How agents are chosen that fit equally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlacementChoice {
+    /// The least loaded one: tasks disturb each other least
+    Spread,
+    /// The most loaded one that has room: others stay free for large tasks, or to be switched off
+    Pack,
 }
 
 /// Run an agent: runs tasks for a cluster

@@ -3,6 +3,7 @@
 //! Environment variables and config-file keys are derived from these definitions by
 //! [`crate::config`], so every flag has both without being named there.
 
+mod agents;
 mod cluster;
 mod history;
 mod inspect;
@@ -12,8 +13,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use agents::{AgentsArgs, AgentsCommand};
 pub use cluster::{
-    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, RecoverArgs, RestoreArgs,
+    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, PlacementChoice,
+    RecoverArgs, RestoreArgs,
 };
 pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
@@ -61,6 +64,7 @@ pub enum Command {
     Events(EventsArgs),
     Coordinator(CoordinatorArgs),
     Agent(AgentArgs),
+    Agents(AgentsArgs),
     Cluster(ClusterArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
