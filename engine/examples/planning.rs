@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use tenon_engine::plan::{Agent, Board, Packing, Waiting};
+use tenon_engine::plan::{Agent, Board, Packing, Placement, Waiting};
 use tenon_engine::work::{Requirements, Usage};
 use tenon_engine::{AttemptId, RunId, Time};
 
@@ -42,9 +42,9 @@ fn main() {
 
     // A new leader's first wave makes the lists that later ones find.
     let mut first = board.clone();
-    let (took, _) = wave(&mut first, WAVE);
+    let took = wave(&mut first, WAVE);
     figure("planning: the first wave of a new leader, 1,000 placements", took, "ms", None);
-    let mut waves: Vec<f64> = (0..ROUNDS).map(|_| wave(&mut first, WAVE).0).collect();
+    let mut waves: Vec<f64> = (0..ROUNDS).map(|_| wave(&mut first, WAVE)).collect();
     let goal = Some(50.0);
     figure(
         "planning: 10,000 agents × 100,000 queued, 1,000 placements",
@@ -54,7 +54,13 @@ fn main() {
     );
 
     // All that has room is placed; from now on a slot gets free here and there.
-    while !first.wave(NOW, WAVE).is_empty() {}
+    loop {
+        let placements = first.wave(NOW, WAVE);
+        if placements.is_empty() {
+            break;
+        }
+        apply(&mut first, &placements);
+    }
     let mut singles = Vec::new();
     let mut placed = 0;
     for round in 0..100 {
@@ -63,8 +69,10 @@ fn main() {
         let less = Usage { attempts: 1, cpu_millis: 2_000, memory_bytes: 4 << 30 };
         let began = Instant::now();
         first.set_used(&name, used.minus(less));
-        placed += first.wave(NOW, WAVE).len();
+        let placements = first.wave(NOW, WAVE);
         singles.push(millis(began));
+        placed += placements.len();
+        apply(&mut first, &placements);
     }
     assert!(placed > 0, "what gets free is used");
     figure("planning: one slot gets free in a full fleet", median(&mut singles), "ms", None);
@@ -77,12 +85,22 @@ fn main() {
 }
 
 /// How long a wave took, in milliseconds; it places as many as it may.
-fn wave(board: &mut Board, limit: usize) -> (f64, usize) {
+fn wave(board: &mut Board, limit: usize) -> f64 {
     let began = Instant::now();
-    let placed = board.wave(NOW, limit).len();
+    let placements = board.wave(NOW, limit);
     let took = millis(began);
-    assert_eq!(placed, limit, "there is room for more");
-    (took, placed)
+    assert_eq!(placements.len(), limit, "there is room for more");
+    apply(board, &placements);
+    took
+}
+
+/// What a leader does when the placements are agreed on.
+fn apply(board: &mut Board, placements: &[Placement]) {
+    for Placement { attempt, agent } in placements {
+        let used = board.agent(agent).map(|agent| agent.used).unwrap_or_default();
+        board.settle(attempt);
+        board.set_used(agent, used);
+    }
 }
 
 fn name(index: u64) -> String {
@@ -95,9 +113,9 @@ fn agent(index: u64, random: &mut Random) -> Agent {
     let mut labels = vec![
         ("kubernetes.io/hostname", name.clone()),
         ("zone", format!("z{}", index % 10)),
-        ("kubernetes.io/arch", if index % 4 == 0 { "arm64" } else { "amd64" }.to_owned()),
+        ("kubernetes.io/arch", if index.is_multiple_of(4) { "arm64" } else { "amd64" }.to_owned()),
     ];
-    if index % 20 == 0 {
+    if index.is_multiple_of(20) {
         labels.push(("gpu", "true".to_owned()));
     }
     let attempts = random.below(6);
@@ -138,7 +156,7 @@ fn waiting(index: u64, random: &mut Random) -> Waiting {
         home,
         cpu_millis: [0, 500, 1_000, 2_000, 4_000][usize::try_from(task % 5).unwrap_or(0)],
         memory_bytes: (task % 7) << 30,
-        priority: if task % 10 == 0 { 80 } else { 50 },
+        priority: if task.is_multiple_of(10) { 80 } else { 50 },
         ..Requirements::default()
     };
     let run = RunId(ulid::Ulid(u128::from(index)));

@@ -138,7 +138,7 @@ mod tests {
             annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let metadata = ObjectMeta { annotations: annotations.collect(), ..ObjectMeta::default() };
         let value = ParamValue::String("main".to_owned());
-        let params = [Param { name: "branch".to_owned(), value, ..Param::default() }];
+        let params = [Param { name: "branch".to_owned(), value }];
         Policy::of(&metadata, &params).map_err(|rejection| rejection.message)
     }
 

@@ -32,7 +32,7 @@ impl Duties {
         let here: Vec<(AttemptId, String)> =
             here.map(|(attempt, at)| (attempt, at.to_owned())).collect();
         for (attempt, agent) in here {
-            self.stop(attempt, &agent, REASON, out);
+            self.stop(&attempt, &agent, REASON, out);
         }
     }
 }

@@ -164,7 +164,7 @@ impl Duties {
                 }
                 Work::Start { attempt, agent } => self.start(engine, attempt, &agent, out),
                 Work::Stop { attempt, agent, reason } => {
-                    self.stop(attempt, &agent, reason.as_str(), out);
+                    self.stop(&attempt, &agent, reason.as_str(), out);
                 }
                 Work::EndRun { .. } => {}
             }
@@ -174,13 +174,13 @@ impl Duties {
     }
 
     /// Has an attempt stopped, if its agent is in contact and was not told before.
-    fn stop(&mut self, attempt: AttemptId, agent: &str, reason: &str, out: &mut Messages) {
+    fn stop(&mut self, attempt: &AttemptId, agent: &str, reason: &str, out: &mut Messages) {
         let hurry = self.hurried.contains(&attempt.run);
         let session = self.sessions.get_mut(agent);
         let Some(session) = session.filter(|session| session.admitted) else { return };
         if session.stopped.insert(attempt.clone()) {
             let stop = Stop {
-                attempt: Some(wire::attempt_to_wire(&attempt)),
+                attempt: Some(wire::attempt_to_wire(attempt)),
                 reason: reason.to_owned(),
                 grace_ms: if hurry { 0 } else { self.grace_ms },
             };

@@ -95,7 +95,7 @@ mod tests {
         queued.add(&attempt, Time(0));
         queued.add(&attempt, Time(5));
         assert_eq!(queued.next(), Some(Time(2_000)));
-        assert_eq!(queued.take_due(Time(2_000)), [attempt.clone()]);
+        assert_eq!(queued.take_due(Time(2_000)), std::slice::from_ref(&attempt));
         assert!(queued.is_news(&attempt, "1 is full: 0.5 free"));
         assert!(!queued.is_news(&attempt, "1 is full: 0.25 free"), "only a figure differs");
         assert_eq!(queued.next(), Some(Time(12_000)));

@@ -96,7 +96,12 @@ impl Duties {
     /// Has an agent on the board as it is now: in contact or not, and open for work or not.
     pub(crate) fn know(&mut self, name: &str, engine: &Engine, agents: &Agents) {
         self.plan_due = true;
-        let record = agents.get(name).filter(|record| !record.removed);
+        let record = agents.get(name);
+        if record.is_some_and(|record| record.removed) {
+            // One that is in contact all the same gets nothing until it dials in again.
+            self.board.remove_agent(name);
+            return;
+        }
         let session = self.sessions.get(name).filter(|session| session.admitted);
         let offer = match (session, record) {
             (Some(session), _) => Offer::of(&session.hello),

@@ -314,7 +314,8 @@ impl Board {
         wave.placements.push(Placement { attempt: attempt.clone(), agent: agent.to_string() });
     }
 
-    /// Those who have waited for long: placed before all others, or an agent is reserved for them.
+    /// Those who have waited for long and have no room: an agent is reserved for them, and they are
+    /// placed there before all others. Who has room waits for the turn of his namespace.
     fn serve_the_patient(&mut self, now: Time, limit: usize, wave: &mut Wave) {
         let keeps = |name: &Name, attempt: &AttemptId| {
             let waiting = self.queue.get(attempt);
@@ -344,13 +345,15 @@ impl Board {
             if let Some(found) = found.filter(|_| wave.placements.len() < limit) {
                 self.reserved.remove(&name);
                 self.place(&attempt, &found, wave);
+                if let Some(lane) = self.queue.lanes.get_mut(requirements.namespace.as_str()) {
+                    lane.deficit = lane.deficit.saturating_sub(cost(&requirements));
+                }
             }
         }
         let most = (self.fleet.len() / RESERVED_SHARE).max(1);
         let mut looks = PATIENT_LOOKS;
         for namespace in self.queue.lanes_after(self.last_patient.as_deref()) {
-            let enough = self.reserved.len() >= most || wave.placements.len() >= limit;
-            if enough || looks == 0 {
+            if self.reserved.len() >= most || looks == 0 {
                 return;
             }
             if lanes_served.contains(&*namespace) {
@@ -360,18 +363,18 @@ impl Board {
             let patient = lane.and_then(|lane| self.first_patient(lane, now, &mut looks));
             let Some((attempt, requirements)) = patient else { continue };
             self.last_patient = Some(namespace);
-            match self.find(&attempt, &requirements, wave) {
-                Some(agent) => self.place(&attempt, &agent, wave),
-                None => match self.agent_to_reserve(&attempt, &requirements) {
-                    Some(agent) => {
-                        self.reserved.insert(agent, attempt.as_ref().clone());
-                    }
-                    None if requirements.claims.is_empty() => {
-                        self.hopeless.insert(requirements);
-                    }
-                    // Where its claims will live may be decided yet.
-                    None => {}
-                },
+            if self.find(&attempt, &requirements, wave).is_some() {
+                continue;
+            }
+            match self.agent_to_reserve(&attempt, &requirements) {
+                Some(agent) => {
+                    self.reserved.insert(agent, attempt.as_ref().clone());
+                }
+                None if requirements.claims.is_empty() => {
+                    self.hopeless.insert(requirements);
+                }
+                // Where its claims will live may be decided yet.
+                None => {}
             }
         }
     }

@@ -184,9 +184,9 @@ impl Fleet {
                 lists.entry(size).or_default().insert(rank.clone());
             }
         }
-        for (_, holders) in wanted(&mut self.by_image, &entry.agent.images) {
+        for_each_wanted(&mut self.by_image, &entry.agent.images, |holders| {
             holders.insert(rank.clone());
-        }
+        });
     }
 
     /// Takes an agent out of the lists where [`Fleet::enlist`] has put it.
@@ -202,9 +202,9 @@ impl Fleet {
                 lists.remove(&size);
             }
         }
-        for (_, holders) in wanted(&mut self.by_image, &entry.agent.images) {
+        for_each_wanted(&mut self.by_image, &entry.agent.images, |holders| {
             holders.remove(&rank);
-        }
+        });
     }
 
     fn forget_kinds(&mut self) {
@@ -313,6 +313,10 @@ impl Fleet {
                 if best.is_none_or(|best| (missing, rank) < best) {
                     best = Some((missing, rank));
                 }
+                if missing == 0 {
+                    // Those that follow are more loaded.
+                    break;
+                }
             }
         }
         let least = (magnitude(demand.cpu_millis), magnitude(demand.memory_bytes));
@@ -331,14 +335,21 @@ impl Fleet {
     }
 }
 
-/// The lists of images that an agent has and somebody asked for, by whichever way is shorter.
-fn wanted<'a>(
-    by_image: &'a mut BTreeMap<String, BTreeSet<Rank>>,
-    images: &'a BTreeSet<String>,
-) -> Box<dyn Iterator<Item = (&'a String, &'a mut BTreeSet<Rank>)> + 'a> {
-    match by_image.is_empty() || images.is_empty() {
-        true => Box::new(std::iter::empty()),
-        false => Box::new(by_image.iter_mut().filter(|(image, _)| images.contains(*image))),
+/// Does something to the list of each image that an agent has and somebody asked for.
+fn for_each_wanted(
+    by_image: &mut BTreeMap<String, BTreeSet<Rank>>,
+    images: &BTreeSet<String>,
+    mut act: impl FnMut(&mut BTreeSet<Rank>),
+) {
+    // By whichever way is shorter.
+    if by_image.len() < images.len() {
+        by_image.iter_mut().filter(|(it, _)| images.contains(*it)).for_each(|(_, it)| act(it));
+    } else {
+        for image in images {
+            if let Some(holders) = by_image.get_mut(image) {
+                act(holders);
+            }
+        }
     }
 }
 

@@ -82,7 +82,7 @@ fn why_an_attempt_waits() {
         why(small, needs_two.clone()),
         "2 agents: 2 are too small: needs 2 CPU, at most 1.5 there"
     );
-    let mut drained = with_cpu(gpu.clone(), 8000, 0);
+    let mut drained = with_cpu(gpu, 8000, 0);
     drained.closed = Some(Closed::Draining);
     second.closed = Some(Closed::Cordoned);
     let message = why(vec![drained, second], needs_two);

@@ -12,6 +12,9 @@ const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const ZONES: [&str; 3] = ["x", "y", "z"];
 const IMAGES: [&str; 4] = ["r/one", "r/two", "s/three", "s/four"];
 
+type DrawnAgent =
+    (&'static str, u32, u64, u64, (u32, u64, u64), Vec<&'static str>, Vec<String>, Option<Closed>);
+
 fn agents() -> impl Strategy<Value = Vec<Agent>> {
     let closed = prop_oneof![
         6 => Just(None),
@@ -30,10 +33,8 @@ fn agents() -> impl Strategy<Value = Vec<Agent>> {
         closed,
     );
     vec(one, 0..9).prop_map(|agents| {
-        let make = |(index, (zone, slots, cpu, memory, used, images, allowed, closed)): (
-            usize,
-            (_, u32, _, _, (u32, u64, u64), Vec<&str>, _, _),
-        )| {
+        let make = |(index, drawn): (usize, DrawnAgent)| {
+            let (zone, slots, cpu, memory, used, images, allowed, closed) = drawn;
             Agent {
                 name: format!("agent-{index}"),
                 labels: [("zone".to_owned(), str::to_owned(zone))].into(),
