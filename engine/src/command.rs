@@ -153,10 +153,19 @@ pub enum RunObject {
 }
 
 impl RunObject {
-    pub(crate) fn metadata(&self) -> &ObjectMeta {
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
         match self {
             RunObject::PipelineRun(run) => &run.metadata,
             RunObject::TaskRun(run) => &run.metadata,
+        }
+    }
+
+    /// Its metadata, to change.
+    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            RunObject::PipelineRun(run) => &mut run.metadata,
+            RunObject::TaskRun(run) => &mut run.metadata,
         }
     }
 

@@ -17,7 +17,7 @@ use crate::log::Log;
 use crate::run::Run;
 use crate::state::{self, Undecodable};
 use crate::work::{Usage, Work};
-use crate::{AttemptId, Command, Event, Kind, RunId, RunOutcome, Time};
+use crate::{AttemptId, Command, Event, Kind, RunId, RunOutcome, Time, TraceContext};
 
 /// All runs and their state.
 #[derive(Clone, Debug)]
@@ -254,6 +254,11 @@ impl Engine {
     pub fn name_of(&self, run: RunId) -> Option<(&str, &str)> {
         let run = self.runs.get(&run)?;
         Some((run.header.namespace.as_str(), run.name.as_str()))
+    }
+
+    /// Where the run stands in its trace.
+    pub fn trace_of(&self, run: RunId) -> Option<&TraceContext> {
+        self.runs.get(&run).map(|run| &run.header.trace)
     }
 
     /// The run object, then its TaskRuns and CustomRuns in the order of their creation, with

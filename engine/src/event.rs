@@ -111,6 +111,9 @@ pub struct Event {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
+    /// Of `task-end`: since the task's first attempt could be placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_duration_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<BTreeMap<String, ParamValue>>,
     #[serde(rename = "display_name", default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +132,12 @@ pub struct Event {
     pub trace_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// Of `run-*`: the span of whoever submitted the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    /// `00` where whoever submitted the run does not record its trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_flags: Option<String>,
     /// Of `step-log` and `sidecar-log`: the packed lines. `time`, `seq` and `runSeq` above are
     /// those of the first line.
     #[serde(skip)]
@@ -158,6 +167,7 @@ impl Event {
             message: None,
             exit_code: None,
             duration_ms: None,
+            task_duration_ms: None,
             results: None,
             display_name: None,
             description: None,
@@ -166,6 +176,8 @@ impl Event {
             term: None,
             trace_id: None,
             span_id: None,
+            parent_span_id: None,
+            trace_flags: None,
             output: None,
         }
     }

@@ -56,6 +56,11 @@ impl RunId {
         hash(&["run", &self.to_string()], 8)
     }
 
+    /// The span id of a task, over all its attempts: 16 hex digits.
+    pub fn task_span_id(self, task_run: &str) -> String {
+        hash(&["task", &self.to_string(), task_run], 8)
+    }
+
     /// A name for an object with `generateName`: the same for the same run.
     pub fn generated_name(self, generate_name: &str) -> String {
         let hex = hash(&["name", &self.to_string(), generate_name], 8);

@@ -24,9 +24,10 @@ mod taskrun;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod trace;
 pub mod work;
 
-pub use command::{Command, Submission};
+pub use command::{Command, RunObject, Submission};
 pub use engine::Engine;
 pub use event::{Event, Kind};
 pub use explain::Explanation;
@@ -36,4 +37,5 @@ pub use report::Report;
 pub use rerun::Rerun;
 pub use state::Undecodable;
 pub use time::Time;
+pub use trace::TraceContext;
 pub use work::{Requirements, StopReason, Usage, Work};

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Kind};
-use crate::{RunId, Time};
+use crate::{RunId, Time, TraceContext};
 
 /// The events of one command, with the number that the next one gets.
 #[derive(Debug)]
@@ -41,18 +41,18 @@ pub(crate) struct Header {
     pub(crate) namespace: String,
     pub(crate) pipeline: Option<String>,
     pub(crate) pipeline_run: Option<String>,
-    trace_id: String,
+    pub(crate) trace: TraceContext,
     next_run_seq: u64,
 }
 
 impl Header {
-    pub(crate) fn new(run: RunId) -> Self {
+    pub(crate) fn new(run: RunId, trace: TraceContext) -> Self {
         Header {
             run,
             namespace: String::new(),
             pipeline: None,
             pipeline_run: None,
-            trace_id: run.trace_id(),
+            trace,
             next_run_seq: 1,
         }
     }
@@ -64,7 +64,8 @@ impl Header {
             namespace: Some(self.namespace.clone()),
             pipeline: self.pipeline.clone(),
             pipeline_run: self.pipeline_run.clone(),
-            trace_id: Some(self.trace_id.clone()),
+            trace_id: Some(self.trace.trace_id.clone()),
+            trace_flags: (!self.trace.sampled).then(|| "00".to_owned()),
             ..Event::new(kind, time)
         }
     }

@@ -86,6 +86,7 @@ impl Run {
         event.task = Some(state.task.name.clone());
         event.task_run = Some(name.to_owned());
         event.attempt = Some(1);
+        event.span_id = Some(self.header.run.task_span_id(name));
         event.message = Some("custom task: no controller here will run it".to_owned());
         event.display_name = non_empty(&state.task.display_name);
         log.push(&mut self.header, event);
@@ -148,6 +149,8 @@ impl Run {
         event.reason = Some(reason.to_owned());
         event.message = Some(message);
         event.duration_ms = Some((now.0 - state.start.0).max(0));
+        event.task_duration_ms = event.duration_ms;
+        event.span_id = Some(self.header.run.task_span_id(&name));
         log.push(&mut self.header, event);
         self.child_ended(Child::CustomRun(index));
     }

@@ -10,7 +10,7 @@ use tenon_tekton::v1::{PipelineRunStatus, TaskRunStatus};
 
 use super::submit::admit;
 use super::{Materials, Run};
-use crate::Time;
+use crate::{Time, TraceContext};
 use crate::admission::Admission;
 use crate::command::{CancelMode, RunObject, Submission};
 use crate::event::Kind;
@@ -53,7 +53,7 @@ impl Run {
         group_full: Option<String>,
     ) -> Run {
         let id = submission.run_id;
-        let mut header = Header::new(id);
+        let mut header = Header::new(id, TraceContext::of(id, &submission.run));
         let metadata = match &mut submission.run {
             RunObject::PipelineRun(run) => {
                 admit(&mut run.metadata, "PipelineRun", id, now);

@@ -368,6 +368,7 @@ impl Run {
     pub(crate) fn run_event(&self, kind: Kind, time: Time) -> crate::event::Event {
         let mut event = self.header.event(kind, time);
         event.span_id = Some(self.header.run.span_id());
+        event.parent_span_id = self.header.trace.parent.clone();
         if let Some(pipeline) = &self.pipeline {
             event.display_name = pipeline.display_name();
         } else if let Some(task_run) = self.task_runs.first() {

@@ -23,7 +23,7 @@ use crate::pipeline::{Books, PipelineState, Truth};
 use crate::policy::Policy;
 use crate::taskrun::TaskRunState;
 use crate::work::StopReason;
-use crate::{RunId, Time};
+use crate::{RunId, Time, TraceContext};
 
 pub(super) type Tasks = BTreeMap<String, Task>;
 
@@ -35,7 +35,8 @@ impl Run {
         submission: Submission,
         admission: Admission,
     ) -> Run {
-        let header = Header::new(submission.run_id);
+        let trace = TraceContext::of(submission.run_id, &submission.run);
+        let header = Header::new(submission.run_id, trace);
         if submission.can_be_released && is_pending(&submission.run) {
             return Run::hold(now, log, submission, None);
         }

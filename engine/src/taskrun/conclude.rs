@@ -29,6 +29,7 @@ impl TaskRunState {
         let attempt = &mut self.attempt;
         attempt.phase = Phase::Waiting;
         attempt.start = Some(ctx.now);
+        self.begun.get_or_insert(ctx.now);
         attempt.deadline = self.timeout.map(|timeout| ctx.now.plus_millis(timeout.as_millis()));
         match super::plan::plan_pod(self, ctx) {
             Ok(plan) => {
@@ -200,6 +201,7 @@ impl TaskRunState {
         }
         self.close_steps_if_announced(ctx, time, Status::InfraFailed, reason);
         let mut event = self.task_event(ctx.header, Kind::TaskLost, time);
+        event.duration_ms = self.attempt.agent_start.map(|began| (time.0 - began.0).max(0));
         event.reason = Some(reason.to_owned());
         event.message = crate::log::non_empty(message);
         ctx.log.push(ctx.header, event);
@@ -240,6 +242,10 @@ impl TaskRunState {
         event.reason = crate::log::non_empty(&verdict.reason);
         event.message = crate::log::non_empty(&verdict.message);
         event.duration_ms = Some(time.0 - began.0);
+        if !retry {
+            let begun = self.begun.unwrap_or(began).0.min(began.0);
+            event.task_duration_ms = Some(time.0 - begun);
+        }
         if !retry && !self.attempt.results.is_empty() {
             let results = self.attempt.results.iter();
             let results = results.map(|result| (result.name.clone(), result.value.clone()));

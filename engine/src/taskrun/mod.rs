@@ -194,6 +194,8 @@ pub(crate) struct TaskRunState {
     /// `None` is no limit.
     pub(crate) timeout: Option<tenon_tekton::duration::GoDuration>,
     pub(crate) retries_status: Vec<TaskRunStatus>,
+    /// When the first attempt left the queue.
+    pub(crate) begun: Option<Time>,
     pub(crate) attempt: Attempt,
     /// The agent in whose count the current placement is.
     pub(crate) counted_on: Option<String>,
@@ -230,6 +232,7 @@ impl TaskRunState {
             failure_ignored: false,
             timeout: (timeout.0 != 0).then_some(timeout),
             retries_status: Vec::new(),
+            begun: None,
             attempt,
             counted_on: None,
             counted: Usage::default(),

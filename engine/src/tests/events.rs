@@ -198,6 +198,24 @@ fn every_event_names_its_trace_and_its_agent() {
 }
 
 #[test]
+fn a_run_goes_on_with_the_trace_of_whoever_submitted_it() {
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let mut submission = pipeline(json!({"tasks": [task("build", &[], json!({}))]}));
+    let traceparent = format!("00-{trace}-b7ad6b7169203331-00");
+    crate::trace::continue_trace(&mut submission.run, &traceparent);
+    let mut sim = Sim::new(submission);
+    sim.finish();
+    let its_own = sim.run.span_id();
+    for event in &sim.events {
+        assert_eq!(event.trace_id.as_deref(), Some(trace));
+        assert_eq!(event.trace_flags.as_deref(), Some("00"));
+        let of_run = matches!(event.kind, Kind::RunStart | Kind::RunEnd);
+        assert_eq!(event.parent_span_id.as_deref(), of_run.then_some("b7ad6b7169203331"));
+        assert_eq!(event.span_id.as_deref() == Some(&*its_own), of_run);
+    }
+}
+
+#[test]
 fn a_thousand_tasks_are_cheap() {
     let tasks: Vec<_> = (0..1000)
         .map(|i| {
@@ -285,7 +303,7 @@ fn the_lines_of_a_run_never_change() {
             "task-end",
             6,
             &format!(
-                r#"{first}{},"status":"succeeded","reason":"Succeeded","message":"All Steps have completed executing","durationMs":0,"results":{{"r":"v"}}{agent}{}"#,
+                r#"{first}{},"status":"succeeded","reason":"Succeeded","message":"All Steps have completed executing","durationMs":0,"taskDurationMs":0,"results":{{"r":"v"}}{agent}{}"#,
                 cell(0, "x"),
                 of(6)
             ),
@@ -304,7 +322,7 @@ fn the_lines_of_a_run_never_change() {
             "task-end",
             10,
             &format!(
-                r#"{second}{},"status":"failed","reason":"StepFailed","message":"\"step-s\" exited with code 1: Error","durationMs":0{agent}{}"#,
+                r#"{second}{},"status":"failed","reason":"StepFailed","message":"\"step-s\" exited with code 1: Error","durationMs":0,"taskDurationMs":0{agent}{}"#,
                 cell(1, "y"),
                 of(10)
             ),
