@@ -142,6 +142,7 @@ async fn submit(handle: &Handle) -> Started {
         namespace: "default".to_owned(),
         timeout: None,
         parallel: None,
+        traceparent: None,
         flags: Default::default(),
         front: Front::Api,
     };

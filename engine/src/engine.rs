@@ -261,6 +261,22 @@ impl Engine {
         self.runs.get(&run).map(|run| &run.header.trace)
     }
 
+    /// The `traceparent` of each container of an attempt, as `step-<name>` or `sidecar-<name>`.
+    pub fn traceparents(&self, attempt: &AttemptId) -> BTreeMap<String, String> {
+        let (Some(trace), Some(pod)) = (self.trace_of(attempt.run), self.pod(attempt)) else {
+            return BTreeMap::new();
+        };
+        let steps = pod.steps.iter().map(|step| format!("step-{}", step.name));
+        let sidecars = pod.sidecars.iter().map(|sidecar| format!("sidecar-{}", sidecar.name));
+        steps
+            .chain(sidecars)
+            .map(|container| {
+                let traceparent = attempt.traceparent(trace, &container);
+                (container, traceparent)
+            })
+            .collect()
+    }
+
     /// The run object, then its TaskRuns and CustomRuns in the order of their creation, with
     /// Tekton's status as of now. Empty for an unknown run.
     pub fn objects(&self, run: RunId) -> Vec<Object> {

@@ -81,8 +81,8 @@ pub fn continue_trace(run: &mut RunObject, traceparent: &str) {
     }
     let key = annotation(run).to_owned();
     let carrier = BTreeMap::from([("traceparent", traceparent.trim())]);
-    let value = serde_json::to_string(&carrier)
-        .expect("a map of strings to strings is always valid JSON");
+    let value =
+        serde_json::to_string(&carrier).expect("a map of strings to strings is always valid JSON");
     run.metadata_mut().annotations.entry(key).or_insert(value);
 }
 

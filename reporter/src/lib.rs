@@ -13,6 +13,7 @@ pub mod history;
 pub mod json;
 pub mod line;
 pub mod pretty;
+pub mod spans;
 mod stamp;
 
 pub use error::{Error, Result};

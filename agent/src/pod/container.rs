@@ -45,6 +45,7 @@ pub fn step_plan(
     let env = environment(
         context.pod,
         context.materials,
+        &format!("step-{}", step.name),
         &step.env_from,
         &step.env,
         &step.compute_resources,
@@ -129,6 +130,7 @@ pub fn sidecar_plan(
     let env = environment(
         context.pod,
         context.materials,
+        &format!("sidecar-{}", sidecar.name),
         &sidecar.env_from,
         &sidecar.env,
         &sidecar.compute_resources,

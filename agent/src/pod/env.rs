@@ -8,15 +8,20 @@ use tenon_tekton::pod::Pod;
 use super::expand::expand;
 use super::{Env, Materials, Refusal, quantity};
 
-/// Builds the environment of one container.
+/// Builds the environment of one container, `step-<name>` or `sidecar-<name>`.
 pub fn environment(
     pod: &Pod,
     materials: &Materials,
+    container: &str,
     env_from: &[EnvFromSource],
     env: &[EnvVar],
     resources: &ResourceRequirements,
 ) -> Result<Env, Refusal> {
     let mut built = Env::default();
+    // The Task's own variable of this name goes before it.
+    if let Some(traceparent) = materials.traceparents.get(container) {
+        built.set("TRACEPARENT", traceparent.clone());
+    }
     for source in env_from {
         add_all(&mut built, materials, source)?;
     }
@@ -218,6 +223,7 @@ mod tests {
 
     fn materials() -> Materials {
         Materials {
+            traceparents: [("step-s".to_owned(), "00-t-s-01".to_owned())].into(),
             config_maps: [(
                 "cm".to_owned(),
                 [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into(),
@@ -245,6 +251,7 @@ mod tests {
         environment(
             &pod,
             &materials(),
+            "step-s",
             &serde_json::from_value::<Vec<EnvFromSource>>(env_from).unwrap(),
             &serde_json::from_value::<Vec<EnvVar>>(env).unwrap(),
             &resources,
@@ -281,6 +288,7 @@ mod tests {
             ("L", Some("v")),
             ("CPU", Some("2")),
             ("MCPU", Some("1500")),
+            ("TRACEPARENT", Some("00-t-s-01")),
         ] {
             assert_eq!(env.get(name), expected, "{name}");
         }

@@ -15,6 +15,8 @@ pub struct Materials {
     pub config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The Secrets.
     pub secrets: BTreeMap<String, SecretValues>,
+    /// W3C trace context by container: `step-<name>` or `sidecar-<name>`.
+    pub traceparents: std::collections::HashMap<String, String>,
 }
 
 /// One Secret, decoded. Has no `Debug`: values are not to be printed.
@@ -41,7 +43,8 @@ impl SecretValues {
 impl Materials {
     /// Decodes what came with an attempt.
     pub fn decode(task: &TaskInvocation) -> Result<Materials, Refusal> {
-        let mut materials = Materials::default();
+        let mut materials =
+            Materials { traceparents: task.traceparents.clone(), ..Materials::default() };
         for json in &task.config_maps_json {
             let map: ConfigMap = serde_json::from_str(json).map_err(|error| refuse(&error))?;
             let mut files: BTreeMap<String, Vec<u8>> =

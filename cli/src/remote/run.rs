@@ -87,6 +87,7 @@ fn submission(args: &RunArgs, request: &Request, index: Option<usize>) -> Submit
         parallel: request.parallel,
         feature_flags: flags.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         idempotency_key: key,
+        traceparent: request.traceparent.clone(),
         ..SubmitRequest::default()
     }
 }

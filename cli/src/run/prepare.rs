@@ -46,6 +46,8 @@ pub fn request(settings: &Settings, sources: Vec<Source>) -> Result<Request, Fai
         namespace: args.namespace.clone(),
         timeout: args.timeout.clone(),
         parallel: args.parallel,
+        // Whoever starts a program under a trace names it so.
+        traceparent: std::env::var("TRACEPARENT").ok(),
         flags: settings.flags.clone(),
         front: Front::CommandLine,
     })

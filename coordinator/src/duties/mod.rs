@@ -220,6 +220,7 @@ impl Duties {
                 .into_iter()
                 .map(|(claim, run)| (claim, run.to_string()))
                 .collect(),
+            traceparents: engine.traceparents(attempt).into_iter().collect(),
             ..TaskInvocation::default()
         })
     }

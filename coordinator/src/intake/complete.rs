@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use tenon_engine::RunId;
 use tenon_engine::command::{RunObject, Submission};
+use tenon_engine::{RunId, trace};
 use tenon_tekton::duration::GoDuration;
 use tenon_tekton::k8s::ObjectMeta;
 use tenon_tekton::load::Bundle;
@@ -35,7 +35,7 @@ pub(super) fn complete(
     let mut prepared = Vec::new();
     for object in chosen {
         let run_id = chance.run_id();
-        let run = match object {
+        let mut run = match object {
             Object::PipelineRun(mut run) => {
                 fill_in(request, run_id, "PipelineRun", &mut run.metadata, chance);
                 adjust_pipeline_run(request, bundle, timeout, &mut run, remark)?;
@@ -48,6 +48,9 @@ pub(super) fn complete(
             }
             other => return Err(Error::Internal(format!("a {} cannot be run", other.kind()))),
         };
+        if let Some(traceparent) = &request.traceparent {
+            trace::continue_trace(&mut run, traceparent);
+        }
         prepared.push(Prepared {
             submission: submission(request, bundle, run_id, run),
             materials: materials(bundle),

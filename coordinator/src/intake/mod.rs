@@ -46,6 +46,8 @@ pub struct Request {
     pub timeout: Option<String>,
     /// At most so many attempts of a run at a time.
     pub parallel: Option<u32>,
+    /// W3C trace context of whoever asks; what is not well formed is left out.
+    pub traceparent: Option<String>,
     /// Tekton's flags and defaults.
     pub flags: FeatureFlags,
     /// Who asks, which decides how messages name things, and whether directories may be named.

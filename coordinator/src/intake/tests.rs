@@ -28,6 +28,7 @@ fn request(text: &str) -> Request {
         namespace: "team".to_owned(),
         timeout: None,
         parallel: None,
+        traceparent: None,
         flags: FeatureFlags::default(),
         front: Front::Api,
     }

@@ -63,7 +63,9 @@ impl Api {
     /// Accepts a run.
     pub async fn submit(&self, request: SubmitRequest, asked: Asked) -> Result<SubmitResponse> {
         let once = once(request.idempotency_key.as_deref(), || {
-            SubmitRequest { idempotency_key: None, ..request.clone() }.encode_to_vec()
+            // Who sends a request again may do it under another span.
+            SubmitRequest { idempotency_key: None, traceparent: None, ..request.clone() }
+                .encode_to_vec()
         })?;
         let largest = self.limits.manifest_bytes;
         let (prepared, warnings) = blocking(move || prepare(request, largest)).await?;
@@ -400,6 +402,7 @@ fn prepare(
         workspaces: request.workspaces.into_iter().map(|it| (it.name, it.source)).collect(),
         namespace: fields::namespace(&request.namespace)?.to_owned(),
         timeout: request.timeout,
+        traceparent: request.traceparent,
         parallel: match request.parallel {
             Some(0) => {
                 let message = "no run gets on with 0 tasks at a time";

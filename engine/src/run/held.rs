@@ -10,7 +10,6 @@ use tenon_tekton::v1::{PipelineRunStatus, TaskRunStatus};
 
 use super::submit::admit;
 use super::{Materials, Run};
-use crate::{Time, TraceContext};
 use crate::admission::Admission;
 use crate::command::{CancelMode, RunObject, Submission};
 use crate::event::Kind;
@@ -19,6 +18,7 @@ use crate::log::{Header, Log};
 use crate::plan::turn;
 use crate::policy::{Membership, Policy};
 use crate::taskrun::condition;
+use crate::{Time, TraceContext};
 
 const PIPELINE_RUN: &str = "PipelineRunPending";
 const TASK_RUN: &str = "TaskRunPending";

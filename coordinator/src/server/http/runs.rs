@@ -71,6 +71,10 @@ pub async fn submit(mut call: Call) -> Result<Response> {
         }
     };
     request.idempotency_key = call.key(request.idempotency_key)?;
+    if request.traceparent.is_none() {
+        let header = call.parts.headers.get("traceparent");
+        request.traceparent = header.and_then(|text| text.to_str().ok()).map(str::to_owned);
+    }
     let answer = call.api.submit(request, call.asked).await?;
     let status = if answer.replayed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, json(&answer)).into_response())
@@ -93,6 +97,7 @@ fn of_query(call: &mut Call, manifest: String) -> Result<SubmitRequest> {
         feature_flags: query.pairs("featureFlag")?.into_iter().collect(),
         idempotency_key: None,
         files: Vec::new(),
+        traceparent: None,
     })
 }
 
