@@ -13,8 +13,10 @@ use tenon_coordinator::seal::SealKey;
 use tenon_coordinator::server::{Change, ControlPlane, Fault, ServerOptions, check_address, serve};
 use tenon_coordinator::{Handle, Node, NodeOptions, PersistPoints, node};
 use tenon_engine::plan::Packing;
+use tenon_reporter::spans::{self, Exporter};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs};
@@ -170,6 +172,13 @@ async fn run(
     }
     if handle.member().is_none() {
         terminal::note("this node belongs to no cluster yet: `tenon cluster init` makes one");
+    }
+    let mut tasks = JoinSet::new();
+    if let Some(endpoint) = args.otlp_endpoint.clone().or_else(spans::endpoint) {
+        let exporter = Exporter::new(&endpoint).map_err(|error| {
+            Failure::new(Exit::Usage, error).hint("for example --otlp-endpoint http://HOST:4317")
+        })?;
+        tasks.spawn(handle.clone().export_traces(exporter));
     }
     let shutdown = CancellationToken::new();
     let options = ServerOptions { insecure: args.insecure, ..ServerOptions::default() };

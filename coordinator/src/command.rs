@@ -175,6 +175,13 @@ pub enum Command {
         /// What changes.
         change: tenon_trust::Change,
     },
+    /// The spans of the event log before a record are at the tracing backend.
+    Traced {
+        /// When.
+        time: Time,
+        /// Index of the record to go on with; never goes back.
+        next: u64,
+    },
     /// Nothing: commits its payload and measures how long that takes.
     Probe {
         /// When.
@@ -219,6 +226,7 @@ impl Command {
             | Command::NewNode { time }
             | Command::Move { time, .. }
             | Command::Trust { time, .. }
+            | Command::Traced { time, .. }
             | Command::Probe { time, .. } => *time,
         }
     }

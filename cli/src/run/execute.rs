@@ -10,6 +10,7 @@ use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, obj
 use tenon_engine::RunId;
 use tenon_engine::command::{CancelMode, RunObject};
 use tenon_reporter::follow::Finish;
+use tenon_reporter::spans;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::backend::{self, Wanted};
 use super::show::{Remarks, show};
 use super::signals::{Signals, Wish};
-use super::{Settings, exit_of, store};
+use super::{Settings, exit_of, store, traces};
 use crate::args::{BackendChoice, Output};
 use crate::exit::{Exit, Failure};
 use crate::{machine, random, terminal};
@@ -153,6 +154,9 @@ impl Session<'_> {
             }
         };
         let closed = shown.finish()? == Finish::Closed;
+        if let Some(endpoint) = args.otlp_endpoint.clone().or_else(spans::endpoint) {
+            traces::send(&endpoint, &self.settings.state_dir, run_id).await;
+        }
         held_back.extend(std::iter::from_fn(|| self.local.note_now()));
         held_back.into_iter().for_each(|note| self.tell(note));
         self.report(&finished, closed)

@@ -7,6 +7,7 @@ mod execute;
 mod prepare;
 pub mod show;
 pub mod signals;
+mod traces;
 
 use tenon_engine::event::Status;
 use tenon_engine::outcome::RunOutcome;

@@ -69,6 +69,11 @@ pub enum Request {
         /// What changes.
         change: tenon_trust::Change,
     },
+    /// Remember how far the event log's spans have been sent.
+    Traced {
+        /// Index of the record to go on with.
+        next: u64,
+    },
     /// Wait until this member has applied all that was committed when this was asked.
     Read,
 }

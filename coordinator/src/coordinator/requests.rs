@@ -34,6 +34,7 @@ impl Coordinator {
             Request::NewNode => Command::NewNode { time },
             Request::Move { node, url } => Command::Move { time, node, url },
             Request::Trust { change } => Command::Trust { time, change },
+            Request::Traced { next } => Command::Traced { time, next },
             Request::Probe { payload } => Command::Probe { time, payload },
             Request::Read => {
                 let again = time.plus_millis(READ_AGAIN_MS);

@@ -26,6 +26,7 @@ mod rescue;
 pub(crate) mod running;
 mod session;
 pub mod standing;
+mod traces;
 mod transport;
 
 use std::collections::BTreeMap;

@@ -188,6 +188,10 @@ impl Replica {
                 return Ok(Reply::Trust(self.change_trust(change, time)));
             }
             Command::Probe { .. } => return Ok(Reply::Done { index }),
+            Command::Traced { next, .. } => {
+                self.meta.traced = self.meta.traced.max(next);
+                return Ok(Reply::Done { index });
+            }
             Command::Move { node, url, .. } => {
                 if let Some(member) = self.meta.members.get_mut(&node) {
                     member.url = url;

@@ -59,6 +59,10 @@ pub struct Meta {
     pub next_record: u64,
     /// The latest time that a command had.
     pub last_time: Time,
+    /// Index of the first record whose spans may not have reached the tracing backend; 0 while nobody
+    /// has ever sent any.
+    #[serde(default)]
+    pub traced: u64,
     /// The agents by name; also those that were removed.
     pub agents: BTreeMap<String, AgentRecord>,
 }

@@ -86,6 +86,12 @@ pub struct Metrics {
     pub requests: Family<[(&'static str, String); 3], Counter>,
     /// How long requests took, by operation.
     pub request_duration: ByLabel<Histogram>,
+    /// Spans that a tracing backend has taken.
+    pub spans: Counter,
+    /// Spans that were gone before they could be sent.
+    pub spans_lost: Counter,
+    /// Attempts to send spans that failed.
+    pub span_failures: Counter,
     /// Streams of events that are open.
     pub subscribers: Gauge,
     shown: Mutex<Shown>,
@@ -149,6 +155,9 @@ impl Metrics {
             elections: Counter::default(),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(seconds),
+            spans: Counter::default(),
+            spans_lost: Counter::default(),
+            span_failures: Counter::default(),
             subscribers: Gauge::default(),
             shown: Mutex::new(Shown { registry: Registry::default(), values, tasks }),
         };
@@ -198,6 +207,17 @@ impl Metrics {
             "Time of requests by operation",
             second,
             it.request_duration.clone(),
+        );
+        registry.register("tenon_spans", "Spans that the tracing backend took", it.spans.clone());
+        registry.register(
+            "tenon_spans_lost",
+            "Records that were gone before their spans were sent",
+            it.spans_lost.clone(),
+        );
+        registry.register(
+            "tenon_span_failures",
+            "Failed attempts to send spans",
+            it.span_failures.clone(),
         );
         registry.register(
             "tenon_subscribers",

@@ -150,7 +150,7 @@ impl Run {
         event.message = Some(message);
         event.duration_ms = Some((now.0 - state.start.0).max(0));
         event.task_duration_ms = event.duration_ms;
-        event.span_id = Some(self.header.run.task_span_id(&name));
+        event.span_id = Some(self.header.run.task_span_id(name));
         log.push(&mut self.header, event);
         self.child_ended(Child::CustomRun(index));
     }
