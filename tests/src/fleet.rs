@@ -49,7 +49,11 @@ pub struct Fleet {
 impl Fleet {
     /// A cluster of so many coordinators with one agent.
     pub fn start(nodes: usize) -> Fleet {
-        let tenon = Tenon::host();
+        Fleet::start_with(nodes, Tenon::host())
+    }
+
+    /// Likewise, with settings of its own.
+    pub fn start_with(nodes: usize, tenon: Tenon) -> Fleet {
         tenon.file("secrets.key", KEY);
         let mut fleet = Fleet { agent: None, coordinators: Vec::new(), tenon };
         for number in 1..=nodes {

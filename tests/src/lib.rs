@@ -25,6 +25,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 pub struct Tenon {
     dir: TempDir,
     backend: &'static str,
+    env: Vec<(String, String)>,
 }
 
 /// What a finished `tenon` said.
@@ -50,7 +51,13 @@ impl Tenon {
     }
 
     fn with_backend(backend: &'static str) -> Tenon {
-        Tenon { dir: TempDir::new().unwrap(), backend }
+        Tenon { dir: TempDir::new().unwrap(), backend, env: Vec::new() }
+    }
+
+    /// With a variable in the environment of every command.
+    pub fn with_env(mut self, name: &str, value: &str) -> Tenon {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Whether steps run in Docker.
@@ -87,6 +94,7 @@ impl Tenon {
             .env("XDG_CONFIG_HOME", self.dir().join("config"))
             .env_remove("FORCE_COLOR")
             .env("NO_COLOR", "1")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -1,0 +1,163 @@
+//! Traces: one for each run, with a span for everything that took time, whoever leads meanwhile.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tenon_tests::fleet::Fleet;
+use tenon_tests::{Tenon, wait_until};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+const PIPELINE: &str = "
+apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {name: traced}
+spec:
+  pipelineSpec:
+    tasks:
+    - name: build
+      retries: 1
+      taskSpec:
+        steps:
+        - name: compile
+          image: busybox
+          script: |
+            echo parent=$TRACEPARENT
+            test $(context.task.retry-count) = 1
+";
+
+/// What OTLP clients sent, by span id.
+#[derive(Clone, Default)]
+struct Received(Arc<Mutex<BTreeMap<String, Span>>>);
+
+#[tonic::async_trait]
+impl TraceService for Received {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut spans = self.0.lock().unwrap();
+        let resources = request.into_inner().resource_spans.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        for span in scopes.flat_map(|scope| scope.spans) {
+            spans.insert(hex(&span.span_id), span);
+        }
+        Ok(Response::default())
+    }
+}
+
+impl Received {
+    /// Listens on a free port of this machine.
+    fn listen() -> (Received, String, tokio::runtime::Runtime) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let received = Received::default();
+        let service = TraceServiceServer::new(received.clone());
+        let router = tonic::transport::Server::builder().add_service(service);
+        #[expect(clippy::disallowed_methods, reason = "it ends with its runtime")]
+        runtime.spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        (received, url, runtime)
+    }
+
+    /// `parent name` of each span, the parent by its name; the uppermost spans' parents by their ids.
+    fn tree(&self) -> Vec<String> {
+        let spans = self.0.lock().unwrap();
+        let mut tree: Vec<String> = spans
+            .values()
+            .map(|span| {
+                let parent = hex(&span.parent_span_id);
+                let above = spans.get(&parent).map_or(parent, |above| above.name.clone());
+                format!("{above} > {}", span.name)
+            })
+            .collect();
+        tree.sort();
+        tree
+    }
+
+    fn traces(&self) -> Vec<String> {
+        let mut traces: Vec<String> =
+            self.0.lock().unwrap().values().map(|span| hex(&span.trace_id)).collect();
+        traces.dedup();
+        traces
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const TREE: [&str; 6] = [
+    "attempt 1 > compile",
+    "attempt 2 > compile",
+    "b7ad6b7169203331 > traced",
+    "build > attempt 1",
+    "build > attempt 2",
+    "traced > build",
+];
+
+#[test]
+fn a_run_of_this_machine_is_one_trace_below_whoever_started_it() {
+    let (received, url, _runtime) = Received::listen();
+    let tenon = Tenon::host()
+        .with_env("OTEL_EXPORTER_OTLP_ENDPOINT", &url)
+        .with_env("TRACEPARENT", &format!("00-{TRACE}-{PARENT}-01"));
+    let said = tenon.run(PIPELINE, &["-o", "json"]).expect(0);
+    assert_eq!(received.tree(), TREE, "{}", said.stderr);
+    assert_eq!(received.traces(), [TRACE]);
+
+    // A step knows the span that it is in.
+    let events = said.events();
+    let logs = events.iter().filter(|event| event["kind"] == "step-log");
+    let spans = received.0.lock().unwrap();
+    for log in logs {
+        let id = log["spanId"].as_str().unwrap();
+        assert_eq!(log["line"], format!("parent=00-{TRACE}-{id}-01"));
+        assert!(spans.contains_key(id), "{log}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_away_is_told_and_changes_nothing() {
+    let tenon = Tenon::host();
+    let said = tenon.run(PIPELINE, &["-o", "json", "--otlp-endpoint", "http://127.0.0.1:1"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("the trace of run"), "{}", said.stderr);
+}
+
+#[test]
+fn whoever_leads_goes_on_with_the_trace() {
+    let (received, url, _runtime) = Received::listen();
+    let mut fleet =
+        Fleet::start_with(3, Tenon::host().with_env("OTEL_EXPORTER_OTLP_ENDPOINT", &url));
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let gate = fleet.tenon.dir().join("gate");
+    let yaml = PIPELINE.replace(
+        "echo parent",
+        &format!("while ! test -e {}; do sleep 0.1; done; echo parent", gate.display()),
+    );
+    fleet.tenon = fleet.tenon.with_env("TRACEPARENT", &traceparent);
+    let (mut run, out) = fleet.start_run(&yaml, &[]);
+    wait_until("the step to run", || {
+        std::fs::read_to_string(&out).is_ok_and(|text| text.contains("step-start"))
+    });
+    let leader = fleet.leader();
+    fleet.coordinators[leader].kill();
+    std::fs::write(&gate, "").unwrap();
+    assert!(run.wait().unwrap().success());
+    wait_until("all spans", || received.tree().len() == TREE.len());
+    assert_eq!(received.tree(), TREE);
+    assert_eq!(received.traces(), [TRACE]);
+}
