@@ -54,7 +54,7 @@ impl TraceService for Received {
         for span in scopes.flat_map(|scope| scope.spans) {
             spans.insert(hex(&span.span_id), span);
         }
-        Ok(Response::default())
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
