@@ -17,6 +17,7 @@ use tenon_reporter::history::{self, Stored};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::pack::pack;
 
 /// Bytes of the newest records that are kept in memory for those who follow.
 const TAIL_BYTES: usize = 4 << 20;
@@ -165,9 +166,7 @@ impl EventLog {
     ) -> Result<u64> {
         let mut record = (DOCUMENT | kind as u32).to_le_bytes().to_vec();
         record.extend_from_slice(&run.0.to_bytes());
-        let packed = zstd::bulk::compress(content, 1)
-            .expect("zstd compresses any bytes into a buffer that it sizes itself");
-        record.extend_from_slice(&packed);
+        record.extend_from_slice(&pack(content));
         self.append(record)
     }
 

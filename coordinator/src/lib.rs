@@ -18,6 +18,7 @@ mod local_dir;
 mod masking;
 mod materials;
 pub mod node;
+mod pack;
 pub mod recorder;
 mod recovery;
 pub mod replica;

@@ -11,6 +11,7 @@ use super::index::Recent;
 use super::ranges::Ranges;
 use super::record::keys;
 use crate::error::{Error, Result};
+use crate::pack::pack;
 
 impl Replica {
     /// Brings the runs that go on back into the engine.
@@ -105,9 +106,4 @@ impl Replica {
 
 fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).expect("a record has string keys only, so it is always valid JSON")
-}
-
-fn pack(bytes: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(bytes, 1)
-        .expect("zstd compresses any bytes into a buffer that it sizes itself")
 }
