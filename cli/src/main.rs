@@ -29,6 +29,12 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 use exit::{Exit, Failure};
+use mimalloc::MiMalloc;
+
+/// A coordinator makes and drops many small pieces on several threads: this one is quicker at it than
+/// the C library's, and gives memory back.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let exit = match start() {
