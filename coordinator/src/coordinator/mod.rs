@@ -60,6 +60,8 @@ pub struct Coordinator {
     /// Until then the leader's own proposals wait.
     hold_until: Option<Time>,
     persist_by: Option<Time>,
+    /// What the log was told to be applied.
+    told_applied: u64,
     out: Vec<Output>,
     now: Time,
 }
@@ -109,6 +111,7 @@ impl Coordinator {
             fetch_again: None,
             hold_until: None,
             persist_by: None,
+            told_applied: 0,
             out: Vec::new(),
             now: Time(0),
         }
@@ -266,7 +269,9 @@ impl Coordinator {
                 self.out.push(Output::Answer(token, Ok(reply)));
             }
         }
-        self.out.push(Output::Applied(applied));
+        if applied > std::mem::replace(&mut self.told_applied, applied) {
+            self.out.push(Output::Applied(applied));
+        }
         if effects.members_changed {
             self.out.push(Output::Members(self.replica.meta().members.clone()));
         }

@@ -16,6 +16,7 @@ use super::raft_thread::RaftInput;
 use super::standing::{Standing, StateView};
 use crate::coordinator::{Answer, CloseReason, Coordinator, Input, Output, Request};
 use crate::duties::SessionId;
+use crate::entry::RequestId;
 use crate::error::{Error, Result};
 use crate::replica::snapshot::Descriptor;
 use crate::replica::{Member, Retired};
@@ -186,7 +187,17 @@ impl ApplyThread {
         let events = self.coordinator.replica().meta().next_seq.saturating_sub(before);
         self.links.metrics.events.inc_by(events);
         self.links.metrics.apply.observe(began.elapsed().as_secs_f64());
+        let mut proposals = Vec::new();
+        let mut others = Vec::with_capacity(outputs.len());
         for output in outputs {
+            match output {
+                Output::Propose { id, proposal } => proposals.push((id, proposal)),
+                other => others.push(other),
+            }
+        }
+        // First what has to wait for disks, and together: one entry carries all of it.
+        self.propose(proposals);
+        for output in others {
             self.put(output);
         }
         for made in std::mem::take(&mut self.snapshots) {
@@ -230,13 +241,18 @@ impl ApplyThread {
         }
     }
 
+    fn propose(&self, proposals: Vec<(RequestId, Vec<u8>)>) {
+        if !proposals.is_empty() {
+            self.links.metrics.proposals.inc_by(proposals.len() as u64);
+            // Its receiver is gone only when the node is ending.
+            let _ = self.links.raft.send(RaftInput::Propose(proposals));
+        }
+    }
+
     fn put(&mut self, output: Output) {
         // Who receives these is gone only when the node is ending.
         match output {
-            Output::Propose { id, proposal } => {
-                self.links.metrics.proposals.inc();
-                let _ = self.links.raft.send(RaftInput::Propose(id, proposal));
-            }
+            Output::Propose { id, proposal } => self.propose(vec![(id, proposal)]),
             Output::ReadIndex(id) => {
                 let _ = self.links.raft.send(RaftInput::ReadIndex(id));
             }

@@ -33,8 +33,8 @@ const INPUTS: usize = 4096;
 pub enum RaftInput {
     /// Messages of other members, as they came.
     Messages(NodeId, Vec<bytes::Bytes>),
-    /// A proposal for the log.
-    Propose(RequestId, Vec<u8>),
+    /// Proposals for the log.
+    Propose(Vec<(RequestId, Vec<u8>)>),
     /// A read that a quorum has to confirm.
     ReadIndex(RequestId),
     /// Everything up to this write is durable.
@@ -162,14 +162,16 @@ impl RaftThread {
                     }
                 }
             }
-            RaftInput::Propose(id, proposal) => {
-                if self.proposed_bytes + proposal.len() > ENTRY_BYTES
-                    || self.proposals.len() >= PROPOSALS
-                {
-                    self.propose();
+            RaftInput::Propose(proposals) => {
+                for (id, proposal) in proposals {
+                    if self.proposed_bytes + proposal.len() > ENTRY_BYTES
+                        || self.proposals.len() >= PROPOSALS
+                    {
+                        self.propose();
+                    }
+                    self.proposed_bytes += proposal.len();
+                    self.proposals.push((id, proposal));
                 }
-                self.proposed_bytes += proposal.len();
-                self.proposals.push((id, proposal));
             }
             RaftInput::ReadIndex(id) => {
                 // One that cannot be asked for now is asked for again.

@@ -608,7 +608,7 @@ impl World {
     fn put(&mut self, life: Life, output: Output) -> Result<(), Violation> {
         match output {
             Output::Propose { id, proposal } => {
-                self.tell_raft(life, RaftInput::Propose(id, proposal));
+                self.tell_raft(life, RaftInput::Propose(vec![(id, proposal)]));
             }
             Output::ReadIndex(id) => self.tell_raft(life, RaftInput::ReadIndex(id)),
             Output::Applied(index) => self.tell_raft(life, RaftInput::Applied(index)),
