@@ -18,7 +18,7 @@ pub struct PersistPoints {
 
 impl Default for PersistPoints {
     fn default() -> Self {
-        PersistPoints { bytes: 32 << 20, after_ms: 10_000 }
+        PersistPoints { bytes: 8 << 20, after_ms: 10_000 }
     }
 }
 
