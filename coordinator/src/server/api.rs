@@ -1,6 +1,7 @@
 //! What clients may ask, apart from the protocol in which they ask it: requests are checked here, and
 //! here is everything that both protocols answer in the same way.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -31,6 +32,9 @@ use crate::intake::{self, Chance, Front, Prepared, Remark, flags};
 
 /// How long a node may take to hear of a run whose events are asked for.
 const CATCHING_UP: Duration = Duration::from_secs(5);
+
+/// A manifest of at most so many bytes is read at once: that takes less than to hand it to another thread.
+const AT_ONCE: usize = 4 << 10;
 
 /// What a request may be besides its content.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +72,12 @@ impl Api {
                 .encode_to_vec()
         })?;
         let largest = self.limits.manifest_bytes;
-        let (prepared, warnings) = blocking(move || prepare(request, largest)).await?;
+        let bytes =
+            request.manifest.len() + request.files.iter().map(|it| it.text.len()).sum::<usize>();
+        let (prepared, warnings) = match bytes {
+            0..=AT_ONCE => prepare(request, largest)?,
+            _ => blocking(move || prepare(request, largest)).await?,
+        };
         let started =
             self.until(asked, self.node.submit(Box::new(prepared), once, asked.deadline)).await?;
         Ok(SubmitResponse { run: Some(started.run), replayed: started.replayed, warnings })
@@ -253,21 +262,21 @@ impl Api {
     pub async fn counted<T>(
         &self,
         protocol: &'static str,
-        operation: &str,
+        operation: &'static str,
         answer: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let begun = Instant::now();
         let under_way = UnderWay::new(&self.under_way);
         let result = answer.await;
         drop(under_way);
-        let code = result.as_ref().map_or_else(|fault| fault.code(), |_| "ok");
-        let labels = [
-            ("protocol", protocol.to_owned()),
-            ("operation", operation.to_owned()),
-            ("code", code.to_owned()),
-        ];
+        let code = match &result {
+            Ok(_) => Cow::Borrowed("ok"),
+            Err(fault) => Cow::Owned(fault.code().to_owned()),
+        };
+        let (protocol, name) = (Cow::Borrowed(protocol), Cow::Borrowed(operation));
+        let labels = [("protocol", protocol), ("operation", name), ("code", code)];
         self.metrics.requests.get_or_create(&labels).inc();
-        let labels = [("operation", operation.to_owned())];
+        let labels = [("operation", operation)];
         let took = begun.elapsed().as_secs_f64();
         self.metrics.request_duration.get_or_create(&labels).observe(took);
         result
@@ -337,14 +346,21 @@ struct UnderWay<'a>(&'a watch::Sender<usize>);
 
 impl UnderWay<'_> {
     fn new(count: &watch::Sender<usize>) -> UnderWay<'_> {
-        count.send_modify(|count| *count += 1);
+        // Whoever waits for the last one need not hear of more.
+        count.send_if_modified(|count| {
+            *count += 1;
+            false
+        });
         UnderWay(count)
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        self.0.send_if_modified(|count| {
+            *count -= 1;
+            *count == 0
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 //! Counters and histograms are fed where things happen, through the handles of [`Metrics`]; gauges are
 //! asked of the node when somebody looks.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,9 +84,9 @@ pub struct Metrics {
     /// Elections that this node has begun.
     pub elections: Counter,
     /// Requests, by protocol, operation and code.
-    pub requests: Family<[(&'static str, String); 3], Counter>,
+    pub requests: Family<[(&'static str, Cow<'static, str>); 3], Counter>,
     /// How long requests took, by operation.
-    pub request_duration: ByLabel<Histogram>,
+    pub request_duration: Family<[(&'static str, &'static str); 1], Histogram>,
     /// Spans that a tracing backend has taken.
     pub spans: Counter,
     /// Spans that were gone before they could be sent.
@@ -300,9 +301,9 @@ mod tests {
         let metrics = Metrics::new();
         // Without a series, a family is not shown.
         metrics.snapshots.get_or_create(&[("outcome", "made")]).inc();
-        let request = ["protocol", "operation", "code"].map(|label| (label, String::new()));
+        let request = ["protocol", "operation", "code"].map(|label| (label, Cow::Borrowed("")));
         metrics.requests.get_or_create(&request).inc();
-        metrics.request_duration.get_or_create(&[("operation", String::new())]).observe(0.0);
+        metrics.request_duration.get_or_create(&[("operation", "")]).observe(0.0);
         let tasks = [("waiting".to_owned(), 0)].into();
         let text = metrics.text(&Gauges { tasks, ..Gauges::default() });
         let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));

@@ -11,6 +11,7 @@ mod peers;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use futures_util::Stream;
 use tenon_proto::DESCRIPTORS;
 use tenon_proto::agent::v1::agents_server::AgentsServer;
@@ -73,7 +74,7 @@ pub fn add(routes: Routes, api: &Api, tasks: &Arc<Tasks>) -> Result<Routes> {
 
 /// What a request says besides its message.
 fn asked<T>(request: &Request<T>) -> Result<Asked> {
-    let headers = request.metadata().clone().into_headers();
+    let headers: &HeaderMap = request.metadata().as_ref();
     let stale = headers.get(STALE).is_some_and(|value| value == "true");
-    Ok(Asked { deadline: deadline::of(&headers)?, stale })
+    Ok(Asked { deadline: deadline::of(headers)?, stale })
 }
