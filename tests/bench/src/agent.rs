@@ -82,6 +82,7 @@ impl Fleet {
                 sent: 0,
                 answered: HashSet::new(),
                 runs: HashSet::new(),
+                welcomed: false,
             };
             tasks.spawn(agent.serve(Route::new(urls.to_vec(), number as u64 + 1)));
         }
@@ -108,6 +109,8 @@ struct Agent {
     answered: HashSet<(String, String, u32, u32)>,
     /// Runs that it was told to prepare.
     runs: HashSet<String>,
+    /// The session stood.
+    welcomed: bool,
 }
 
 impl Agent {
@@ -115,10 +118,14 @@ impl Agent {
         loop {
             let next = route.next_try();
             tokio::time::sleep(next.pause).await;
+            self.welcomed = false;
             let leader = match self.converse(&next.url).await {
                 Ok(()) => None,
                 Err(error) => error.leader_url().map(str::to_owned),
             };
+            if self.welcomed {
+                route.worked(&next.url);
+            }
             route.failed(&next.url, leader.as_deref());
         }
     }
@@ -192,7 +199,10 @@ impl Agent {
 
     fn told(&mut self, message: Told) {
         match message {
-            Told::Welcome(welcome) => self.acknowledge(welcome.acknowledged),
+            Told::Welcome(welcome) => {
+                self.welcomed = true;
+                self.acknowledge(welcome.acknowledged);
+            }
             Told::Acknowledge(acknowledge) => self.acknowledge(acknowledge.number),
             Told::Prepare(spec) => {
                 self.runs.insert(spec.run_id);
