@@ -218,6 +218,15 @@ pub fn in_memory(file: &File) -> bool {
     }
 }
 
+/// Whether parts of a file can be given back to its file system.
+pub fn makes_holes(file: &File) -> bool {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // Where there is nothing, so that nothing is lost by trying.
+    let (nowhere, length) = (1 << 40, 4096);
+    // SAFETY: the descriptor is open and no memory is involved.
+    unsafe { libc::fallocate(file.as_raw_fd(), mode, nowhere, length) == 0 }
+}
+
 /// Whether the process may execute the file.
 pub fn executable(path: &Path) -> bool {
     let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {

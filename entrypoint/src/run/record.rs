@@ -2,8 +2,9 @@
 //! could not be written stays here until it can, and nothing more is read from the command. While
 //! it waits, the file's times change: whoever follows the record learns of it without being asked.
 //!
-//! A record in memory takes little of it, because the step pays for it: whoever follows the record
-//! makes a hole where he has read, and until then the command waits likewise.
+//! A record is bounded too, and one in memory takes little of it, because the step pays for it:
+//! whoever follows the record makes a hole where he has read, and until then the command waits
+//! likewise.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -23,14 +24,16 @@ const PACKET: usize = 4 << 10;
 /// How long to wait before trying again to write to a full disk; no event tells that there is room.
 pub const RETRY: Duration = Duration::from_millis(100);
 
-/// Most bytes that a record in memory takes, and after how many it is looked at again.
+/// Most bytes that a record takes in memory and on the disk, and after how many it is looked at again.
 const MEMORY: u64 = 8 << 20;
+const DISK: u64 = 256 << 20;
 const LOOK: u64 = 1 << 20;
 
 pub struct Record {
     file: File,
-    in_memory: bool,
-    /// Bytes written since it was last seen how much memory the record takes.
+    /// Most bytes that it may take; none where the file system cannot make holes.
+    most: Option<u64>,
+    /// Bytes written since it was last seen how many it takes.
     since_look: u64,
     /// Frames; those before `written` are in the file.
     buffer: Vec<u8>,
@@ -43,8 +46,9 @@ impl Record {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let input = vec![0; READ].into_boxed_slice();
-        let in_memory = sys::in_memory(&file);
-        Ok(Self { file, in_memory, since_look: 0, buffer: Vec::new(), written: 0, input })
+        let most = if sys::in_memory(&file) { MEMORY } else { DISK };
+        let most = sys::makes_holes(&file).then_some(most);
+        Ok(Self { file, most, since_look: 0, buffer: Vec::new(), written: 0, input })
     }
 
     /// Whether something is still to be written.
@@ -82,9 +86,11 @@ impl Record {
     }
 
     fn may_grow(&mut self) -> bool {
-        if self.in_memory && self.since_look >= LOOK {
+        if let Some(most) = self.most
+            && self.since_look >= LOOK
+        {
             let taken = self.file.metadata().map_or(0, |found| found.blocks() * 512);
-            if taken >= MEMORY {
+            if taken >= most {
                 return false;
             }
             self.since_look = 0;

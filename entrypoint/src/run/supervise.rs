@@ -48,6 +48,32 @@ const SOON: Duration = Duration::from_millis(5);
 /// The interval.
 const REST: Duration = Duration::from_millis(1);
 
+/// How often the time of a step that has a timeout is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// A look that is later than this was not late: the container was frozen.
+const FROZEN: Duration = Duration::from_secs(3);
+
+/// What is left of a step's time. While the container is frozen none of it passes: an agent that is
+/// out of contact freezes its steps, and that is not the step's fault.
+struct Countdown {
+    left: Duration,
+    last: Instant,
+}
+
+impl Countdown {
+    fn new(left: Duration) -> Self {
+        Self { left, last: Instant::now() }
+    }
+
+    /// What is left now; to be asked at least once a tick.
+    fn left(&mut self, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.last);
+        self.last = now;
+        self.left = self.left.saturating_sub(if passed > FROZEN { TICK } else { passed });
+        self.left
+    }
+}
+
 /// One output stream of the command: the pipe, and where its bytes also go.
 struct Output {
     stream: Stream,
@@ -88,12 +114,12 @@ pub fn run(
         Output::new(Stream::Stdout, stdout, stdout_copy),
         Output::new(Stream::Stderr, stderr, stderr_copy),
     ];
-    let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+    let mut time = limits.timeout.map(Countdown::new);
     let mut supervised =
         Supervised { group, exit: None, timed_out: false, cancelled: false, outputs };
     let cancel =
         watch.as_ref().and_then(|(file, watch)| watch.as_ref().ok().map(|watch| (*file, watch)));
-    supervised.watch(deadline, cancel, context);
+    supervised.watch(time.as_mut(), cancel, context);
     Ok(supervised.finish(context))
 }
 
@@ -109,27 +135,26 @@ impl Supervised {
     /// Returns when the main process has ended.
     fn watch(
         &mut self,
-        deadline: Option<Instant>,
+        mut time: Option<&mut Countdown>,
         cancel: Option<(&Path, &DirectoryWatch)>,
         context: &mut Context,
     ) {
         while self.exit.is_none() {
+            let left = time.as_mut().map(|time| time.left(Instant::now()));
             if !self.timed_out && !self.cancelled {
                 if cancel.is_some_and(|(file, _)| {
                     std::fs::metadata(file).is_ok_and(|found| found.len() > 0)
                 }) {
                     self.cancelled = true;
                     sys::signal_group(self.group, libc::SIGKILL);
-                } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                } else if left.is_some_and(|left| left.is_zero()) {
                     self.timed_out = true;
                     sys::signal_group(self.group, libc::SIGKILL);
                 }
             }
             let killed = self.timed_out || self.cancelled;
             let behind = context.record.is_behind();
-            let until_deadline = deadline
-                .filter(|_| !killed)
-                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let until_deadline = left.filter(|_| !killed).map(|left| left.min(TICK));
             let resting = !behind && self.outputs.iter().any(Output::may_rest);
             let timeout = [until_deadline, behind.then_some(RETRY), resting.then_some(REST)]
                 .into_iter()
@@ -306,5 +331,23 @@ impl Copy {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_passes_for_a_frozen_step() {
+        let mut time = Countdown::new(Duration::from_secs(10));
+        let begin = time.last;
+        assert_eq!(time.left(begin + Duration::from_secs(1)), Duration::from_secs(9));
+        // An hour in the freezer counts as the tick in which it began.
+        let thawed = begin + Duration::from_secs(3601);
+        assert_eq!(time.left(thawed), Duration::from_secs(8));
+        assert_eq!(time.left(thawed + Duration::from_secs(3)), Duration::from_secs(5));
+        assert_eq!(time.left(thawed + Duration::from_secs(6)), Duration::from_secs(2));
+        assert_eq!(time.left(thawed + Duration::from_secs(9)), Duration::ZERO);
     }
 }
