@@ -11,7 +11,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
+use crate::guard::{Guard, GuardOptions};
 use crate::session::{Change, ServeOptions, SessionError, dial};
+use crate::spool::{DiskSpool, Found, Spool};
 use crate::work::{Session, Work};
 
 /// How an agent presents itself.
@@ -25,18 +27,36 @@ pub struct AgentOptions {
     pub incarnation: String,
     /// What a pod's nodeSelector may ask for.
     pub labels: HashMap<String, String>,
+    /// CPU that attempts may ask for in all, in thousandths; 0 where that is not known.
+    pub cpu_millis: u64,
+    /// Memory that attempts may ask for in all, in bytes; 0 where that is not known.
+    pub memory_bytes: u64,
+    /// Images that it has, some or all of them.
+    pub images: Vec<String>,
 }
 
 /// An agent that runs attempts on one backend.
 pub struct Agent {
     options: AgentOptions,
     backend: Arc<dyn Backend>,
+    spool: Option<(DiskSpool, Found)>,
+    guard: Option<GuardOptions>,
 }
 
 impl Agent {
     /// An agent; nothing runs until [`Agent::run`] or [`Agent::serve`].
     pub fn new(options: AgentOptions, backend: Arc<dyn Backend>) -> Agent {
-        Agent { options, backend }
+        Agent { options, backend, spool: None, guard: None }
+    }
+
+    /// Keeps what it reports on the disk, so that another process goes on where this one ends.
+    pub fn with_spool(self, spool: DiskSpool, found: Found) -> Agent {
+        Agent { spool: Some((spool, found)), ..self }
+    }
+
+    /// Has what it runs frozen (or killed) when its lease is over, also when it is dead by then.
+    pub fn with_guard(self, guard: GuardOptions) -> Agent {
+        Agent { guard: Some(guard), ..self }
     }
 
     /// Says hello, then works until the inbox is closed and all left is killed and removed, or until
@@ -50,9 +70,12 @@ impl Agent {
     ) {
         let (sessions, arriving) = mpsc::channel(1);
         // The only one: when it is over there is nobody left to work for.
-        let _ = sessions.try_send(Session { inbox, outbox, is_local: true });
+        let _ = sessions.try_send(Session { inbox, outbox, beats: None });
         drop(sessions);
-        Work::new(self.options, self.backend).run(arriving, shutdown).await;
+        let work = Work::local(self.options, self.backend);
+        if let Err(error) = work.run(arriving, shutdown).await {
+            tracing::error!(%error, "the agent ends");
+        }
     }
 
     /// Dials the coordinators and works for whichever leads them, for ever: when a session breaks,
@@ -66,13 +89,31 @@ impl Agent {
         on_change: impl FnMut(Change),
     ) -> Result<(), SessionError> {
         let (sessions, arriving) = mpsc::channel(1);
-        let work = Work::new(self.options, self.backend);
+        let on_expiry = self.guard.as_ref().map(|guard| guard.on_expiry).unwrap_or_default();
+        let guard = self.guard.map(Guard::start).transpose().map_err(|error| SessionError {
+            code: "agent/guard".to_owned(),
+            message: format!("the agent's guard cannot be started: {error}"),
+            hint: String::new(),
+        })?;
+        let (spool, found) = match self.spool {
+            Some((spool, found)) => (Spool::Disk(Box::new(spool)), found),
+            None => (Spool::default(), Found::default()),
+        };
+        let left = self.backend.left().await.map_err(|error| SessionError {
+            code: error.code.to_owned(),
+            message: error.message,
+            hint: String::new(),
+        })?;
+        let images = self.backend.images().await;
+        let agent = AgentOptions { images, ..self.options };
+        let mut work = Work::fleet(agent, self.backend, spool, guard, on_expiry);
+        work.take_over(found, left);
         let work = work.run(arriving, shutdown);
         tokio::pin!(work);
         tokio::select! {
-            () = &mut work => Ok(()),
+            ended = &mut work => Ok(ended?),
             refused = dial(options, sessions, on_change) => {
-                work.await;
+                work.await?;
                 Err(refused)
             }
         }

@@ -1,20 +1,32 @@
 //! One attempt between the agent's loop and a backend: waits for a slot, runs, and ends with the
 //! one report that says how.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tenon_proto::agent::v1::{
     AttemptId, Ended, Infra, Progress, RunSpec, Started, Stopped, TaskInvocation, ended, report,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::backend::{Backend, BoxFuture, Cancel, Sink};
 use crate::clock::now_ms;
+use crate::record::{Mark, Marked};
 
 /// What an attempt tells the loop.
 pub(crate) enum Said {
-    Report { attempt: AttemptId, time_ms: i64, what: report::What },
+    Report(Box<Reported>),
     Progress(Progress),
+}
+
+/// A report that has no number yet.
+pub(crate) struct Reported {
+    pub(crate) attempt: AttemptId,
+    pub(crate) time_ms: i64,
+    pub(crate) what: report::What,
+    pub(crate) marked: Option<Marked>,
+    /// Told when the report is safe.
+    pub(crate) safe: Option<oneshot::Sender<()>>,
 }
 
 /// The report that an attempt has ended so.
@@ -31,14 +43,19 @@ pub(crate) async fn run(
     sink: &AttemptSink,
     cancel: &Cancel,
 ) {
+    let may_begin = async {
+        let permit = slots.acquire().await.ok();
+        cancel.lease.wait().await;
+        permit
+    };
     let permit = tokio::select! {
-        permit = slots.acquire() => permit.ok(),
+        permit = may_begin => permit,
         () = cancel.stop.cancelled() => None,
     };
     let outcome = if permit.is_none() {
         ended::Outcome::Stopped(Stopped {})
     } else {
-        sink.report(now_ms(), report::What::Started(Started {})).await;
+        sink.report(now_ms(), report::What::Started(Started {}), None).await;
         match backend.prepare(run).await {
             Ok(()) => backend.run_task(task, sink, cancel).await,
             Err(error) => ended::Outcome::Infra(Infra {
@@ -47,7 +64,29 @@ pub(crate) async fn run(
             }),
         }
     };
-    sink.report(now_ms(), ended(outcome)).await;
+    sink.end(outcome).await;
+    backend.forget(&sink.attempt).await;
+}
+
+/// Goes on with an attempt of an earlier process.
+pub(crate) async fn adopt(
+    backend: &dyn Backend,
+    slots: &Semaphore,
+    marks: &BTreeMap<u32, Mark>,
+    sink: &AttemptSink,
+    cancel: &Cancel,
+) {
+    // It runs already, whatever the agent is told about slots now.
+    let _permit = slots.try_acquire();
+    sink.report(now_ms(), report::What::Started(Started {}), None).await;
+    if !cancel.kill.is_cancelled()
+        && let Err(error) = backend.thaw(&sink.attempt).await
+    {
+        tracing::warn!(task_run = %sink.attempt.task_run, %error, "an attempt cannot be thawed");
+    }
+    let outcome = backend.adopt(&sink.attempt, marks, sink, cancel).await;
+    sink.end(outcome).await;
+    backend.forget(&sink.attempt).await;
 }
 
 /// Kills when `grace` is over, unless that was done before or is no longer needed.
@@ -64,14 +103,37 @@ pub(crate) struct AttemptSink {
     pub(crate) reports: mpsc::Sender<Said>,
 }
 
+impl AttemptSink {
+    /// Reports the end, and waits until that is safe: from then on nothing of the attempt is needed.
+    pub(crate) async fn end(&self, outcome: ended::Outcome) {
+        let (safe, is_safe) = oneshot::channel();
+        let reported = Reported {
+            attempt: self.attempt.clone(),
+            time_ms: now_ms(),
+            what: ended(outcome),
+            marked: None,
+            safe: Some(safe),
+        };
+        let _ = self.reports.send(Said::Report(Box::new(reported))).await;
+        // A loop that ends without an answer leaves the attempt to the next process.
+        if is_safe.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl Sink for AttemptSink {
-    fn report(&self, time_ms: i64, what: report::What) -> BoxFuture<'_, ()> {
+    fn report(
+        &self,
+        time_ms: i64,
+        what: report::What,
+        marked: Option<Marked>,
+    ) -> BoxFuture<'_, ()> {
         Box::pin(async move {
+            let attempt = self.attempt.clone();
+            let reported = Reported { attempt, time_ms, what, marked, safe: None };
             // The loop outlives its attempts, so the channel is open.
-            let _ = self
-                .reports
-                .send(Said::Report { attempt: self.attempt.clone(), time_ms, what })
-                .await;
+            let _ = self.reports.send(Said::Report(Box::new(reported))).await;
         })
     }
 

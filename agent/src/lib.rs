@@ -12,8 +12,10 @@ pub mod docker;
 pub mod doctor;
 mod ended;
 pub mod entrypoint_binary;
+pub mod guard;
 pub mod host;
 mod image_map;
+pub mod lease;
 pub mod mask;
 mod outgoing;
 pub mod owner;
@@ -21,6 +23,7 @@ pub mod pod;
 mod probe;
 pub mod record;
 mod session;
+pub mod spool;
 mod work;
 
 pub use agent::{Agent, AgentOptions};

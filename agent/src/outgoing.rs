@@ -1,27 +1,26 @@
 //! What an agent still has to tell: numbered reports until they are acknowledged, and notes.
 //!
 //! A report keeps its number for ever, and a new session sends everything that is unacknowledged
-//! again, in order: so the coordinator can drop what it has, and misses nothing. Pure: it sends and
-//! waits for nothing.
+//! again, in order: so the coordinator can drop what it has, and misses nothing. It sends and waits
+//! for nothing; where reports are kept is [`crate::spool`]'s.
 
 use std::collections::VecDeque;
 
-use prost::Message;
 use tenon_proto::agent::v1::{
-    AgentMessage, AttemptId, Hello, Progress, Report, Reports, agent_message::Message as Says,
-    report,
+    AgentMessage, AttemptId, Hello, Progress, Reports, agent_message::Message as Says, report,
 };
 
-/// Bytes of unacknowledged reports above which steps are slowed down.
-const LIMIT: usize = 32 << 20;
+use crate::record::Marked;
+use crate::spool::{Spool, SpoolError};
+
 /// Reports and their bytes that go in one message at most.
 const BATCH: usize = 128;
 const BATCH_BYTES: usize = 256 << 10;
 /// Notes that wait for a session. They are for a person, who would not read more.
 const NOTES: usize = 256;
 
-/// The queue of one agent process.
-#[derive(Debug, Default)]
+/// The queue of one agent.
+#[derive(Default)]
 pub(crate) struct Outgoing {
     /// The first message of a session, until it is sent.
     hello: Option<Hello>,
@@ -29,24 +28,24 @@ pub(crate) struct Outgoing {
     welcome: bool,
     /// It takes several reports in one message.
     batches: bool,
-    /// Unacknowledged, by number without a gap, each with its size.
-    reports: VecDeque<(Report, usize)>,
-    /// How many of them this session has sent.
-    sent: usize,
-    bytes: usize,
-    last_number: u64,
+    pub(crate) spool: Spool,
     notes: VecDeque<Progress>,
 }
 
 impl Outgoing {
+    pub(crate) fn new(spool: Spool) -> Outgoing {
+        Outgoing { spool, ..Outgoing::default() }
+    }
+
     /// Numbers a report and keeps it.
-    pub(crate) fn report(&mut self, attempt: AttemptId, time_ms: i64, what: report::What) {
-        self.last_number += 1;
-        let report =
-            Report { number: self.last_number, attempt: Some(attempt), time_ms, what: Some(what) };
-        let bytes = report.encoded_len();
-        self.bytes += bytes;
-        self.reports.push_back((report, bytes));
+    pub(crate) fn report(
+        &mut self,
+        attempt: AttemptId,
+        time_ms: i64,
+        what: report::What,
+        marked: Option<Marked>,
+    ) -> u64 {
+        self.spool.push(attempt, time_ms, what, marked)
     }
 
     /// Keeps a note until it is sent; the oldest go when there are too many.
@@ -57,25 +56,13 @@ impl Outgoing {
         self.notes.push_back(note);
     }
 
-    /// Forgets the reports up to this number: somebody else keeps them now.
-    pub(crate) fn acknowledge(&mut self, number: u64) {
-        while let Some((report, bytes)) = self.reports.front() {
-            if report.number > number {
-                break;
-            }
-            self.bytes -= bytes;
-            self.sent = self.sent.saturating_sub(1);
-            self.reports.pop_front();
-        }
-    }
-
     /// A session begins: after this hello everything unacknowledged is to be sent again, once it
     /// is [`Outgoing::welcome`].
     pub(crate) fn begin(&mut self, hello: Hello) {
         self.hello = Some(hello);
         self.welcome = false;
         self.batches = false;
-        self.sent = 0;
+        self.spool.rewind();
     }
 
     /// The other side listens, and takes `batches` of reports or only one at a time.
@@ -85,56 +72,34 @@ impl Outgoing {
     }
 
     /// What is to be sent next.
-    pub(crate) fn next(&mut self) -> Option<AgentMessage> {
+    pub(crate) fn next(&mut self) -> Result<Option<AgentMessage>, SpoolError> {
         let message = if let Some(hello) = self.hello.take() {
             Says::Hello(hello)
         } else if !self.welcome {
-            return None;
+            return Ok(None);
         } else if let Some(note) = self.notes.pop_front() {
             Says::Progress(note)
         } else {
-            self.reports()?
+            let most = if self.batches { BATCH } else { 1 };
+            let mut batch = self.spool.next(most, BATCH_BYTES)?;
+            match batch.len() {
+                0 => return Ok(None),
+                1 => Says::Report(batch.remove(0)),
+                _ => Says::Reports(Reports { reports: batch }),
+            }
         };
-        Some(AgentMessage { message: Some(message) })
-    }
-
-    fn reports(&mut self) -> Option<Says> {
-        let most = if self.batches { BATCH } else { 1 };
-        let mut batch: Vec<Report> = Vec::new();
-        let mut bytes = 0;
-        while batch.len() < most
-            && let Some((report, size)) = self.reports.get(self.sent)
-            && (batch.is_empty() || bytes + size <= BATCH_BYTES)
-        {
-            bytes += size;
-            self.sent += 1;
-            batch.push(report.clone());
-        }
-        match batch.len() {
-            0 | 1 => batch.pop().map(Says::Report),
-            _ => Some(Says::Reports(Reports { reports: batch })),
-        }
+        Ok(Some(AgentMessage { message: Some(message) }))
     }
 
     /// Whether anything is to be sent.
     pub(crate) fn is_waiting(&self) -> bool {
-        let more = !self.notes.is_empty() || self.sent < self.reports.len();
-        self.hello.is_some() || self.welcome && more
+        let more = || !self.notes.is_empty() || self.spool.is_waiting();
+        self.hello.is_some() || self.welcome && more()
     }
 
     /// Whether a passing remark may be sent: nobody else waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.welcome && !self.is_waiting()
-    }
-
-    /// Whether more reports may be taken.
-    pub(crate) fn has_room(&self) -> bool {
-        self.bytes < LIMIT
-    }
-
-    /// Whether every report was acknowledged.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.reports.is_empty()
     }
 }
 
@@ -147,20 +112,20 @@ mod tests {
         let mut queue = Outgoing::default();
         queue.welcome(false);
         for _ in 0..reports {
-            queue.report(AttemptId::default(), 0, report::What::Started(Started {}));
+            queue.report(AttemptId::default(), 0, report::What::Started(Started {}), None);
         }
         queue
     }
 
     fn again(queue: &mut Outgoing) {
         queue.begin(Hello::default());
-        assert!(matches!(queue.next().unwrap().message, Some(Says::Hello(_))));
-        assert!(queue.next().is_none() && !queue.is_waiting(), "nobody listens yet");
+        assert!(matches!(queue.next().unwrap().unwrap().message, Some(Says::Hello(_))));
+        assert!(queue.next().unwrap().is_none() && !queue.is_waiting(), "nobody listens yet");
         queue.welcome(false);
     }
 
     fn numbers(queue: &mut Outgoing) -> Vec<u64> {
-        let messages = std::iter::from_fn(|| queue.next());
+        let messages = std::iter::from_fn(|| queue.next().unwrap());
         let reports = messages.flat_map(|message| match message.message {
             Some(Says::Report(report)) => vec![report],
             Some(Says::Reports(batch)) => batch.reports,
@@ -173,14 +138,14 @@ mod tests {
     fn a_new_session_repeats_numbers_and_leaves_out_none() {
         let mut queue = queue(5);
         assert_eq!(numbers(&mut queue), [1, 2, 3, 4, 5]);
-        queue.acknowledge(2);
+        queue.spool.acknowledge(2);
         assert!(!queue.is_waiting());
         again(&mut queue);
         assert_eq!(numbers(&mut queue), [3, 4, 5]);
-        queue.report(AttemptId::default(), 0, report::What::Started(Started {}));
+        queue.report(AttemptId::default(), 0, report::What::Started(Started {}), None);
         assert_eq!(numbers(&mut queue), [6]);
-        queue.acknowledge(u64::MAX);
-        assert!(queue.is_empty() && numbers(&mut queue).is_empty());
+        queue.spool.acknowledge(u64::MAX);
+        assert!(queue.spool.is_empty() && numbers(&mut queue).is_empty());
     }
 
     #[test]
@@ -188,8 +153,8 @@ mod tests {
         let mut queue = queue(4);
         numbers(&mut queue);
         again(&mut queue);
-        assert!(queue.next().is_some());
-        queue.acknowledge(3);
+        assert!(queue.next().unwrap().is_some());
+        queue.spool.acknowledge(3);
         assert_eq!(numbers(&mut queue), [4]);
     }
 
@@ -197,7 +162,7 @@ mod tests {
     fn batches_are_bounded_and_in_order() {
         let mut queue = queue(300);
         queue.welcome(true);
-        let Some(Says::Reports(first)) = queue.next().unwrap().message else {
+        let Some(Says::Reports(first)) = queue.next().unwrap().unwrap().message else {
             panic!("several wait");
         };
         assert_eq!(first.reports.len(), BATCH);
@@ -208,14 +173,14 @@ mod tests {
     fn there_is_room_again_once_enough_is_acknowledged() {
         let mut queue = Outgoing::default();
         let mut count = 0;
-        while queue.has_room() {
+        while queue.spool.has_room() {
             let output = Output { chunk: vec![0; 1 << 20], ..Output::default() };
-            queue.report(AttemptId::default(), 0, report::What::Output(output));
+            queue.report(AttemptId::default(), 0, report::What::Output(output), None);
             count += 1;
         }
         assert_eq!(count, 32);
-        queue.acknowledge(1);
-        assert!(queue.has_room());
+        queue.spool.acknowledge(1);
+        assert!(queue.spool.has_room());
     }
 
     #[test]
@@ -224,7 +189,8 @@ mod tests {
         for number in 0..NOTES + 1 {
             queue.note(Progress { what: number.to_string(), ..Progress::default() });
         }
-        let Some(Says::Progress(first)) = queue.next().and_then(|message| message.message) else {
+        let Some(Says::Progress(first)) = queue.next().unwrap().and_then(|message| message.message)
+        else {
             panic!("a note comes first");
         };
         assert_eq!(first.what, "1");

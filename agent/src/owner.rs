@@ -1,5 +1,8 @@
-//! Who made a thing that may outlive its maker: so that what a dead agent left is removed at the
-//! next start, and what a live one uses is not.
+//! Who made a thing that may outlive its maker: so that what a dead one left is removed at the next
+//! start, and what a live one uses is not.
+//!
+//! What `tenon run` makes is a process', and is nobody's when that is dead. What an agent of a fleet
+//! makes is its life's, which another process goes on with.
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +13,53 @@ use crate::pod::{make_dir, remove_tree};
 /// Name of the file in a directory that says whose it is.
 pub const OWNER_FILE: &str = "owner";
 
+/// What the owner of an agent's things begins with.
+const AGENT: &str = "agent:";
+
+/// Whose the things are that a backend makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// This process'.
+    #[default]
+    Process,
+    /// An agent's, for as long as its spool is there.
+    Agent {
+        /// Its life.
+        incarnation: String,
+        /// Its directory.
+        data_dir: String,
+    },
+}
+
+impl Owner {
+    /// As it stands in labels and files.
+    pub fn name(&self) -> String {
+        match self {
+            Owner::Process => owner(),
+            Owner::Agent { incarnation, data_dir } => format!("{AGENT}{incarnation}:{data_dir}"),
+        }
+    }
+
+    /// Whether what it makes outlives a process.
+    pub fn is_agent(&self) -> bool {
+        matches!(self, Owner::Agent { .. })
+    }
+
+    /// Whether a thing with this owner is left from an earlier life of the same agent, or from a
+    /// dead process.
+    pub fn outlives(&self, other: &str) -> bool {
+        let Some(agent) = other.strip_prefix(AGENT) else {
+            return is_dead(other);
+        };
+        match (self, agent.split_once(':')) {
+            (Owner::Agent { incarnation, data_dir }, Some((life, dir))) => {
+                dir == data_dir && life != incarnation
+            }
+            _ => false,
+        }
+    }
+}
+
 /// This process, such that no other process at any time is called the same: boot, pid name space,
 /// pid, and when it started.
 pub fn owner() -> String {
@@ -19,6 +69,9 @@ pub fn owner() -> String {
 
 /// Whether that process is gone for certain. One in another pid name space cannot be seen from here.
 pub fn is_dead(owner: &str) -> bool {
+    if owner.starts_with(AGENT) {
+        return false;
+    }
     let mut parts = owner.split('/');
     let (Some(boot), Some(namespace), Some(pid), Some(start)) =
         (parts.next(), parts.next(), parts.next(), parts.next())
@@ -35,9 +88,9 @@ pub fn is_dead(owner: &str) -> bool {
     started.is_none_or(|started| started != start)
 }
 
-/// Makes a directory that says that it is this process'. One that is there already becomes so.
-pub fn own_directory(dir: &Path) -> Result<(), BackendError> {
-    let made = make_dir(dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner()));
+/// Makes a directory that says whose it is. One that is there already becomes so.
+pub fn own_directory(dir: &Path, owner: &Owner) -> Result<(), BackendError> {
+    let made = make_dir(dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner.name()));
     made.map_err(|error| BackendError {
         code: "infra/agent-files",
         message: format!("{} cannot be made: {error}", dir.display()),
@@ -50,15 +103,15 @@ pub fn disown_directory(dir: &Path) {
     let _ = fs::remove_file(dir.join(OWNER_FILE));
 }
 
-/// Removes the directories below `parent` whose owner is dead; says how many.
-pub fn reap_directories(parent: &Path) -> usize {
+/// Removes the directories below `parent` that `me` [outlives](Owner::outlives); says how many.
+pub fn reap_directories(parent: &Path, me: &Owner) -> usize {
     let Ok(entries) = fs::read_dir(parent) else {
         return 0;
     };
     let mut reaped = 0;
     for entry in entries.flatten() {
         let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
-        if is_dead(&owner) {
+        if me.outlives(&owner) {
             match remove_tree(&entry.path()) {
                 Ok(()) => reaped += 1,
                 Err(error) => {
@@ -70,7 +123,7 @@ pub fn reap_directories(parent: &Path) -> usize {
     reaped
 }
 
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }
@@ -81,7 +134,7 @@ fn pid_namespace() -> String {
 }
 
 /// Field 22 of `/proc/<pid>/stat`; the name before it may hold anything, parentheses too.
-fn start_time(pid: u32) -> Option<String> {
+pub(crate) fn start_time(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = &stat[stat.rfind(')')? + 1..];
     let mut fields = after_name.split_whitespace();
@@ -110,8 +163,23 @@ mod tests {
             (format!("{boot}/{namespace}/4294967295/{start}"), true),
             (String::new(), false),
             ("nonsense".to_owned(), false),
+            ("agent:life:/a/b/c/d".to_owned(), false),
         ] {
             assert_eq!(is_dead(&owner), dead, "{owner}");
         }
+    }
+
+    #[test]
+    fn an_agent_goes_on_with_its_own_life_and_with_no_other() {
+        let agent = |incarnation: &str, data_dir: &str| Owner::Agent {
+            incarnation: incarnation.to_owned(),
+            data_dir: data_dir.to_owned(),
+        };
+        let me = agent("life", "/data");
+        assert!(!me.outlives(&me.name()));
+        assert!(me.outlives(&agent("earlier", "/data").name()));
+        assert!(!me.outlives(&agent("earlier", "/elsewhere").name()));
+        assert!(!Owner::Process.outlives(&me.name()));
+        assert!(!me.outlives(&Owner::Process.name()));
     }
 }

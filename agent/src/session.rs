@@ -4,6 +4,8 @@
 //! It knows nothing of attempts. What the session needs to go on where the last one broke (numbers,
 //! what is unacknowledged) is the loop's.
 
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tenon_client::Error;
@@ -16,6 +18,8 @@ use tenon_proto::agent::v1::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use crate::lease::Beats;
+use crate::spool::SpoolError;
 use crate::work::Session;
 
 /// Messages that may wait in either direction.
@@ -47,7 +51,7 @@ pub enum Change {
     },
 }
 
-/// The cluster wants no session with this agent, for good.
+/// The cluster wants no session with this agent, for good, or the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct SessionError {
@@ -57,6 +61,16 @@ pub struct SessionError {
     pub message: String,
     /// What to do about it; may be empty.
     pub hint: String,
+}
+
+impl From<SpoolError> for SessionError {
+    fn from(error: SpoolError) -> SessionError {
+        SessionError {
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            hint: String::new(),
+        }
+    }
 }
 
 /// Keeps one session after the other going. Returns only when trying again makes no sense.
@@ -117,11 +131,25 @@ async fn converse(
     let (outbox, mut said) = mpsc::channel::<AgentMessage>(WAITING);
     let (heard, inbox) = mpsc::channel(WAITING);
     let heartbeats = outbox.clone();
-    if sessions.send(Session { inbox, outbox, is_local: false }).await.is_err() {
+    let beats = Arc::new(Beats::default());
+    let session = Session { inbox, outbox, beats: Some(beats.clone()) };
+    if sessions.send(session).await.is_err() {
         // The loop has ended; so will this.
         return Lost::Never(broken(url, "the agent ends"));
     }
-    let said = futures_util::stream::poll_fn(move |context| said.poll_recv(context));
+    // The first heartbeat follows the hello, before that is answered.
+    let (first, mut hello_said) = (beats.clone(), false);
+    let mut first_due = false;
+    let said = futures_util::stream::poll_fn(move |context| {
+        if std::mem::take(&mut first_due) {
+            return Poll::Ready(Some(heartbeat(&first)));
+        }
+        let next = said.poll_recv(context);
+        if matches!(next, Poll::Ready(Some(_))) && !std::mem::replace(&mut hello_said, true) {
+            first_due = true;
+        }
+        next
+    });
     let mut client = AgentsClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
     let answer = timeout(ANSWER, async {
         let mut stream = client.session(said).await?.into_inner();
@@ -144,7 +172,7 @@ async fn converse(
     }
     welcomed(&welcome);
     let every = Duration::from_millis(welcome.heartbeat_ms);
-    let beats = beat(&heartbeats, every);
+    let beating = beat(&heartbeats, &beats, every);
     let listens = async {
         let mut next = Some(coordinator_message::Message::Welcome(welcome));
         loop {
@@ -164,28 +192,29 @@ async fn converse(
     tokio::select! {
         error = listens => Lost::After(error),
         () = heard.closed() => Lost::After(broken(url, "the session has ended")),
-        () = beats => Lost::After(broken(url, "the session has ended")),
+        () = beating => Lost::After(broken(url, "the session has ended")),
     }
 }
 
 /// Gives a sign of life again and again, until the session takes none any more.
-async fn beat(outbox: &mpsc::Sender<AgentMessage>, every: Duration) {
+async fn beat(outbox: &mpsc::Sender<AgentMessage>, beats: &Beats, every: Duration) {
     if every.is_zero() {
         return outbox.closed().await;
     }
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut number = 0;
     loop {
         ticks.tick().await;
-        number += 1;
-        let message = agent_message::Message::Heartbeat(Heartbeat { number });
-        // Where there is no room, enough else is said.
-        let sent = outbox.try_send(AgentMessage { message: Some(message) });
-        if let Err(mpsc::error::TrySendError::Closed(_)) = sent {
+        // Counted from before it waits for room.
+        if outbox.send(heartbeat(beats)).await.is_err() {
             return;
         }
     }
+}
+
+fn heartbeat(beats: &Beats) -> AgentMessage {
+    let number = beats.next();
+    AgentMessage { message: Some(agent_message::Message::Heartbeat(Heartbeat { number })) }
 }
 
 fn broken(url: &str, message: &str) -> Error {

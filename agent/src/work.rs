@@ -1,29 +1,36 @@
 //! The agent's loop.
 //!
 //! One task owns all state, so there are no locks: attempts send what happens through a bounded
-//! channel, the loop numbers it, keeps it until it is acknowledged, and sends it on. When too much
-//! is unacknowledged it stops taking reports, and the steps that print slow down. Sessions come and
+//! channel, the loop numbers it, puts it into the spool, and sends it on. When too much is
+//! unacknowledged it stops taking reports, and the steps that print slow down. Sessions come and
 //! go; attempts, numbers and what is unacknowledged stay. It knows no transport and no backend but
 //! through their contracts.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tenon_proto::agent::v1::{
     AgentMessage, AttemptId, CoordinatorMessage, EndRun, Hello, Infra, RunSpec, Stop, Stopped,
     TaskInvocation, agent_message, coordinator_message, ended,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentOptions;
-use crate::attempt::{self, AttemptSink, Said};
-use crate::backend::{Backend, Cancel};
+use crate::attempt::{self, AttemptSink, Reported, Said};
+use crate::backend::{Backend, Cancel, Left};
 use crate::clock::now_ms;
 use crate::ended::EndedAttempts;
+use crate::guard::{Guard, OnExpiry};
+use crate::lease::{Beats, Lease};
 use crate::outgoing::Outgoing;
+use crate::spool::{Found, Safe, Spool, SpoolError};
+
+mod contact;
+
+use contact::{Contact, Held};
 
 /// The protocol that this agent speaks.
 const PROTOCOL: u32 = 1;
@@ -38,8 +45,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub(crate) struct Session {
     pub(crate) inbox: mpsc::Receiver<CoordinatorMessage>,
     pub(crate) outbox: mpsc::Sender<AgentMessage>,
-    /// In this process: it listens without having to say so.
-    pub(crate) is_local: bool,
+    /// The heartbeats that it sends; none in this process, where the other side listens without
+    /// having to say so, and where there is no lease.
+    pub(crate) beats: Option<Arc<Beats>>,
 }
 
 /// The loop's state.
@@ -56,11 +64,67 @@ pub(crate) struct Work {
     runs: HashMap<String, RunSpec>,
     ending_runs: Vec<EndRun>,
     outgoing: Outgoing,
+    contact: Contact,
+    /// The heartbeats of this session.
+    beats: Option<Arc<Beats>>,
+    /// Who waits for a report to be safe, by number.
+    awaited: VecDeque<(u64, oneshot::Sender<()>)>,
     stopping: bool,
 }
 
 impl Work {
-    pub(crate) fn new(options: AgentOptions, backend: Arc<dyn Backend>) -> Work {
+    /// The work of an agent in this process.
+    pub(crate) fn local(options: AgentOptions, backend: Arc<dyn Backend>) -> Work {
+        let contact = Contact::new(Lease::unlimited(), None, OnExpiry::default());
+        Work::new(options, backend, Spool::default(), contact)
+    }
+
+    /// The work of an agent of a fleet, which does nothing before it is in contact.
+    pub(crate) fn fleet(
+        options: AgentOptions,
+        backend: Arc<dyn Backend>,
+        spool: Spool,
+        guard: Option<Guard>,
+        on_expiry: OnExpiry,
+    ) -> Work {
+        Work::new(options, backend, spool, Contact::new(Lease::none_yet(), guard, on_expiry))
+    }
+
+    /// Takes over what an earlier process has left.
+    pub(crate) fn take_over(&mut self, found: Found, left: Left) {
+        let Found { ended, mut marks, .. } = found;
+        for run in left.runs {
+            let spec = RunSpec { run_id: run.clone(), ..RunSpec::default() };
+            self.runs.insert(run, spec);
+        }
+        for attempt in left.attempts {
+            if !ended.contains(&attempt) {
+                let marks = marks.remove(&attempt).unwrap_or_default();
+                self.contact.left.insert(attempt, marks);
+                continue;
+            }
+            // Its end is told, its containers are gone: only its directory was left.
+            let backend = self.backend.clone();
+            self.tasks.spawn(async move { backend.forget(&attempt).await });
+        }
+        ended.iter().for_each(|attempt| self.ended.insert(attempt));
+        // Nobody will ask for these again, and nothing of them has begun.
+        for attempt in marks.into_keys() {
+            self.ended.insert(&attempt);
+            let outcome = ended::Outcome::Infra(Infra {
+                reason: "infra/agent-restarted".to_owned(),
+                message: "the agent died before the attempt's steps had begun".to_owned(),
+            });
+            self.outgoing.report(attempt, now_ms(), attempt::ended(outcome), None);
+        }
+    }
+
+    fn new(
+        options: AgentOptions,
+        backend: Arc<dyn Backend>,
+        spool: Spool,
+        contact: Contact,
+    ) -> Work {
         let (reports, reported) = mpsc::channel(REPORTS_AHEAD);
         Work {
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
@@ -74,36 +138,44 @@ impl Work {
             task_attempts: HashMap::new(),
             runs: HashMap::new(),
             ending_runs: Vec::new(),
-            outgoing: Outgoing::default(),
+            outgoing: Outgoing::new(spool),
+            contact,
+            beats: None,
+            awaited: VecDeque::new(),
             stopping: false,
         }
     }
 
     /// Works for one session after the other, until there are no more or `shutdown` has fired, and
-    /// until nothing runs any more.
+    /// until nothing runs any more. When the spool fails it ends at once, and what runs goes on.
     pub(crate) async fn run(
         mut self,
         mut sessions: mpsc::Receiver<Session>,
         shutdown: CancellationToken,
-    ) {
-        let Some(mut reported) = self.reported.take() else { return };
+    ) -> Result<(), SpoolError> {
+        let Some(mut reported) = self.reported.take() else { return Ok(()) };
+        let mut safe = self.outgoing.spool.safe();
         let (mut inbox, mut outbox) = (None, None);
         let mut more_sessions = true;
         let mut farewell = None;
         loop {
+            if inbox.is_none() {
+                // What was held back is said again in the next session.
+                self.contact.held.clear();
+            }
             let alone = inbox.is_none() && !more_sessions;
             if alone {
-                // Nobody is left to acknowledge anything.
-                self.outgoing.acknowledge(u64::MAX);
+                self.outgoing.spool.abandon();
             }
             let idle = self.tasks.is_empty() && reported.is_empty();
-            if idle && (alone || self.stopping && self.outgoing.is_empty()) {
-                return;
+            if idle && (alone || self.stopping && self.outgoing.spool.is_empty()) {
+                return self.end();
             }
             if idle && self.stopping && farewell.is_none() {
                 farewell = Some(tokio::time::Instant::now() + FAREWELL);
             }
-            let has_room = self.outgoing.has_room();
+            let has_room = alone || self.outgoing.spool.has_room();
+            let lease_ends = self.lease_ends();
             let is_waiting = self.outgoing.is_waiting();
             tokio::select! {
                 biased;
@@ -118,15 +190,16 @@ impl Work {
                     }
                 }
                 heard = hear(&mut inbox) => match heard {
-                    Some(message) => self.take(message),
+                    Some(message) => self.take(message)?,
                     None => (inbox, outbox) = (None, None),
                 },
                 next = sessions.recv(), if inbox.is_none() && more_sessions => match next {
                     Some(session) => {
                         self.outgoing.begin(self.hello());
-                        if session.is_local {
+                        if session.beats.is_none() {
                             self.outgoing.welcome(false);
                         }
+                        self.beats = session.beats;
                         (inbox, outbox) = (Some(session.inbox), Some(session.outbox));
                     }
                     None => {
@@ -134,54 +207,91 @@ impl Work {
                         self.kill_all();
                     }
                 },
-                open = speak(outbox.as_ref(), &mut self.outgoing), if is_waiting => if !open {
+                open = speak(outbox.as_ref(), &mut self.outgoing), if is_waiting => if !open? {
                     // Whatever it had said was heard before.
                     (inbox, outbox) = (None, None);
                 },
+                state = safer(safe.as_mut()) => {
+                    self.tell_safe();
+                    if let Some(failed) = state.failed {
+                        return Err(failed);
+                    }
+                }
+                Some(renewed) = self.contact.renewing.join_next() => {
+                    self.renewed(renewed.unwrap_or_else(|error| Err(error.to_string())));
+                }
+                () = until(lease_ends) => self.look_at_lease(),
                 Some(said) = reported.recv(), if has_room => self.pass_on(said, outbox.as_ref()),
                 Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                     self.task_ended(ended);
                 }
-                () = until(farewell) => return,
+                () = until(farewell) => return self.end(),
             }
         }
     }
 
+    /// Nothing runs any more, unless it was left to the next process.
+    fn end(self) -> Result<(), SpoolError> {
+        let guard = self.contact.guard.filter(|_| self.contact.left.is_empty());
+        if let Some(guard) = guard.and_then(Arc::into_inner) {
+            guard.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+        }
+        Ok(())
+    }
+
     fn hello(&self) -> Hello {
+        let options = &self.options;
         Hello {
-            name: self.options.name.clone(),
-            slots: u32::try_from(self.options.slots).unwrap_or(u32::MAX),
+            name: options.name.clone(),
+            slots: u32::try_from(options.slots).unwrap_or(u32::MAX),
             backends: vec![self.backend.name().to_owned()],
-            running: self.live.keys().cloned().collect(),
-            incarnation: self.options.incarnation.clone(),
-            labels: self.options.labels.clone(),
+            running: self.live.keys().chain(self.contact.left.keys()).cloned().collect(),
+            incarnation: options.incarnation.clone(),
+            labels: options.labels.clone(),
             runs: self.runs.keys().cloned().collect(),
             protocol: PROTOCOL,
             software: concat!("tenon ", env!("CARGO_PKG_VERSION")).to_owned(),
-            ..Hello::default()
+            cpu_millis: options.cpu_millis,
+            memory_bytes: options.memory_bytes,
+            images: options.images.clone(),
+            allowed_images: Vec::new(),
         }
     }
 
-    fn take(&mut self, message: CoordinatorMessage) {
+    fn take(&mut self, message: CoordinatorMessage) -> Result<(), SpoolError> {
         use coordinator_message::Message;
         match message.message {
             Some(Message::Welcome(welcome)) => {
-                self.outgoing.acknowledge(welcome.acknowledged);
+                self.outgoing.spool.check(welcome.acknowledged)?;
+                self.outgoing.spool.acknowledge(welcome.acknowledged);
                 self.outgoing.welcome(true);
+                self.welcomed(&welcome);
             }
             Some(Message::Prepare(spec)) => {
                 self.runs.insert(spec.run_id.clone(), spec);
             }
-            Some(Message::Start(task)) => self.start(task),
-            Some(Message::Stop(stop)) => self.stop(&stop),
-            Some(Message::Acknowledge(upto)) => self.outgoing.acknowledge(upto.number),
+            Some(Message::Heartbeat(beat)) => {
+                let beats = self.beats.as_ref();
+                if let Some(sent) = beats.and_then(|beats| beats.sent(beat.number)) {
+                    self.heartbeat_answered(sent);
+                }
+            }
+            Some(Message::Start(task)) if self.contact.lease.is_told() => self.start(task),
+            Some(Message::Start(task)) => self.contact.held.push(Held::Start(Box::new(task))),
+            Some(Message::Stop(stop)) => self.stop_or_hold(stop),
+            Some(Message::Acknowledge(upto)) => self.outgoing.spool.acknowledge(upto.number),
             Some(Message::EndRun(end)) => {
                 self.ending_runs.push(end);
                 self.end_runs();
             }
-            // The rest is the transport's, see `session`.
-            _ => {}
+            None => {}
         }
+        Ok(())
+    }
+
+    /// A request to stop an attempt that was not made yet.
+    fn cancel(&self) -> Cancel {
+        Cancel { lease: self.contact.lease.view(), ..Cancel::default() }
     }
 
     fn start(&mut self, task: TaskInvocation) {
@@ -193,7 +303,7 @@ impl Work {
         if known || self.stopping {
             return;
         }
-        let cancel = Cancel::default();
+        let cancel = self.cancel();
         self.live.insert(attempt.clone(), cancel.clone());
         let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
         let unprepared = || RunSpec { run_id: attempt.run_id.clone(), ..RunSpec::default() };
@@ -219,7 +329,7 @@ impl Work {
             // It never came, or another process had it: nothing of it runs here.
             self.ended.insert(attempt);
             let stopped = attempt::ended(ended::Outcome::Stopped(Stopped {}));
-            self.outgoing.report(attempt.clone(), now_ms(), stopped);
+            self.outgoing.report(attempt.clone(), now_ms(), stopped, None);
         }
     }
 
@@ -252,15 +362,17 @@ impl Work {
             cancel.kill.cancel();
         }
         if panicked {
-            let reports = self.reports.clone();
-            let what = attempt::ended(ended::Outcome::Infra(Infra {
+            let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
+            let backend = self.backend.clone();
+            let outcome = ended::Outcome::Infra(Infra {
                 reason: "infra/agent-fault".to_owned(),
                 message: "the agent failed while it ran this attempt; this is a bug in Tenon"
                     .to_owned(),
-            }));
+            });
             // Behind what the attempt itself has said.
             self.tasks.spawn(async move {
-                let _ = reports.send(Said::Report { attempt, time_ms: now_ms(), what }).await;
+                sink.end(outcome).await;
+                backend.forget(&attempt).await;
             });
         }
         self.end_runs();
@@ -298,7 +410,25 @@ impl Work {
                     let _ = outbox.try_send(AgentMessage { message: Some(message) });
                 }
             }
-            Said::Report { attempt, time_ms, what } => self.outgoing.report(attempt, time_ms, what),
+            Said::Report(reported) => {
+                let Reported { attempt, time_ms, mut what, marked, safe } = *reported;
+                self.as_expired(&attempt, &mut what);
+                let number = self.outgoing.report(attempt, time_ms, what, marked);
+                self.awaited.extend(safe.map(|safe| (number, safe)));
+            }
+        }
+        self.tell_safe();
+    }
+
+    /// Tells who waits for it what is safe now.
+    fn tell_safe(&mut self) {
+        let safe = self.outgoing.spool.tell_marks();
+        while let Some((number, _)) = self.awaited.front()
+            && *number <= safe
+            && let Some((_, waiting)) = self.awaited.pop_front()
+        {
+            // Who waits no more needs not to know.
+            let _ = waiting.send(());
         }
     }
 }
@@ -314,13 +444,27 @@ async fn hear(
 }
 
 /// Sends what waits as soon as the session takes it; false when it takes nothing any more.
-async fn speak(outbox: Option<&mpsc::Sender<AgentMessage>>, outgoing: &mut Outgoing) -> bool {
+async fn speak(
+    outbox: Option<&mpsc::Sender<AgentMessage>>,
+    outgoing: &mut Outgoing,
+) -> Result<bool, SpoolError> {
     let Some(outbox) = outbox else { return std::future::pending().await };
-    let Ok(permit) = outbox.reserve().await else { return false };
-    if let Some(message) = outgoing.next() {
+    let Ok(permit) = outbox.reserve().await else { return Ok(false) };
+    if let Some(message) = outgoing.next()? {
         permit.send(message);
     }
-    true
+    Ok(true)
+}
+
+/// Waits until more reports are safe, or none will be.
+async fn safer(safe: Option<&mut watch::Receiver<Safe>>) -> Safe {
+    if let Some(safe) = safe
+        && safe.changed().await.is_ok()
+    {
+        return safe.borrow_and_update().clone();
+    }
+    // What is safe at once changes nothing; a writer that is gone has said why.
+    std::future::pending().await
 }
 
 async fn until(time: Option<tokio::time::Instant>) {

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coordinators::{Cluster, Node, RUN, cluster, serve};
-use tenon_agent::backend::{Backend, BackendError, BoxFuture, Cancel, Sink};
+use tenon_agent::backend::{Backend, BackendError, BoxFuture, Cancel, Left, Sink};
+use tenon_agent::record::Mark;
+use tenon_agent::spool::{DiskSpool, SpoolOptions};
 use tenon_agent::{Agent, AgentOptions, Change, ServeOptions};
 use tenon_proto::agent::v1::{
     AttemptId, Output, Ran, RunSpec, StepStarted, Stop, Stopped, TaskInvocation, ended, report,
@@ -26,6 +28,9 @@ const BOUND: Duration = Duration::from_secs(60);
 /// Reports what the pod says, and counts.
 #[derive(Default)]
 struct Reporter {
+    /// What an earlier process has left.
+    left: Vec<AttemptId>,
+    adopted: Mutex<Vec<(String, bool)>>,
     started: Mutex<BTreeMap<String, u32>>,
     reported: AtomicU64,
     killed: Notify,
@@ -57,7 +62,7 @@ impl Backend for Reporter {
                         let step: u32 = step;
                         let what =
                             report::What::StepStarted(StepStarted { step: step.to_string() });
-                        sink.report(i64::from(step), what).await;
+                        sink.report(i64::from(step), what, None).await;
                     }
                     ended::Outcome::Ran(Ran {})
                 }
@@ -65,7 +70,7 @@ impl Backend for Reporter {
                     for _ in 0..count.parse().unwrap() {
                         let _: u32 = 0;
                         let output = Output { chunk: vec![7; 1 << 20], ..Output::default() };
-                        sink.report(0, report::What::Output(output)).await;
+                        sink.report(0, report::What::Output(output), None).await;
                         self.reported.fetch_add(1, Ordering::SeqCst);
                     }
                     ended::Outcome::Ran(Ran {})
@@ -76,6 +81,24 @@ impl Backend for Reporter {
                     ended::Outcome::Stopped(Stopped {})
                 }
             }
+        })
+    }
+
+    fn left(&self) -> BoxFuture<'_, Result<Left, BackendError>> {
+        Box::pin(async { Ok(Left { attempts: self.left.clone(), runs: Vec::new() }) })
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        attempt: &'a AttemptId,
+        _marks: &'a BTreeMap<u32, Mark>,
+        _sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome> {
+        Box::pin(async move {
+            let is_killed = cancel.kill.is_cancelled();
+            self.adopted.lock().unwrap().push((attempt.task_run.clone(), is_killed));
+            ended::Outcome::Ran(Ran {})
         })
     }
 
@@ -99,6 +122,7 @@ fn agent(backend: &Arc<Reporter>) -> Agent {
         slots: 4,
         incarnation: "01JD1111111111111111111111".into(),
         labels: [("zone".to_owned(), "b".to_owned())].into(),
+        ..AgentOptions::default()
     };
     Agent::new(options, backend.clone())
 }
@@ -303,6 +327,80 @@ async fn an_agent_that_was_superseded_kills_what_it_runs_and_gives_up() {
     let error = ended.unwrap_err();
     assert_eq!(error.code, "conflict/agent-superseded");
     assert_eq!(error.hint, "give it another --name");
+}
+
+#[tokio::test]
+async fn nothing_begins_before_a_heartbeat_is_answered_and_what_was_left_is_gone_on_with_then() {
+    let mut servers = JoinSet::new();
+    let cluster = cluster(1, 8, &mut servers).await;
+    {
+        let mut cluster = cluster.lock().unwrap();
+        (cluster.lease_ms, cluster.answers) = (600_000, false);
+        cluster.tasks = vec![task("new", "steps 1")];
+        let attempt = Some(attempt("elsewhere"));
+        cluster.stops = vec![Stop { attempt, reason: "superseded".into(), grace_ms: 0 }];
+    }
+    let backend = Arc::new(Reporter {
+        left: vec![attempt("mine"), attempt("elsewhere")],
+        ..Reporter::default()
+    });
+    let shutdown = CancellationToken::new();
+    let agent = agent(&backend).serve(options(&cluster), shutdown.clone(), |_| {});
+    let story = async {
+        // What is elsewhere now is killed without further ado.
+        until(&cluster, "its end", |cluster| cluster.has_ended(&attempt("elsewhere"))).await;
+        assert_eq!(*backend.adopted.lock().unwrap(), [("elsewhere".to_owned(), true)]);
+        assert!(backend.started.lock().unwrap().is_empty());
+        let mut running = cluster.lock().unwrap().hellos[0].running.clone();
+        running.sort_by(|one, next| one.task_run.cmp(&next.task_run));
+        assert_eq!(running, [attempt("elsewhere"), attempt("mine")]);
+        cluster.lock().unwrap().answers = true;
+        until(&cluster, "the others' ends", |cluster| {
+            cluster.has_ended(&attempt("new")) && cluster.has_ended(&attempt("mine"))
+        })
+        .await;
+        assert_eq!(backend.adopted.lock().unwrap()[1..], [("mine".to_owned(), false)]);
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(agent, story);
+    ended.unwrap();
+}
+
+#[tokio::test]
+async fn another_process_sends_what_the_first_one_could_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = || {
+        let options = SpoolOptions { data_dir: dir.path().to_owned(), limit: 64 << 20 };
+        DiskSpool::open(&options, || "01JD1111111111111111111111".to_owned()).unwrap()
+    };
+    let mut servers = JoinSet::new();
+    let cluster = cluster(1, 21, &mut servers).await;
+    cluster.lock().unwrap().tasks = vec![task("loud", "output 20")];
+    let backend = Arc::new(Reporter::default());
+    {
+        let (spool, found) = spool();
+        let agent = agent(&backend).with_spool(spool, found);
+        let serving = agent.serve(options(&cluster), CancellationToken::new(), |_| {});
+        let spooled = until(&cluster, "some output", |cluster| cluster.reports.len() > 3);
+        // Dropped in the middle, as if it was killed.
+        tokio::select! {
+            ended = serving => panic!("{ended:?}"),
+            () = spooled => {}
+        }
+    }
+    let known = cluster.lock().unwrap().reports.len();
+    let (spool, found) = spool();
+    let shutdown = CancellationToken::new();
+    let serving =
+        agent(&backend).with_spool(spool, found).serve(options(&cluster), shutdown.clone(), |_| {});
+    let story = async {
+        // Nothing of it is there to be adopted, so its end is told; the cluster looks at the numbers.
+        until(&cluster, "the end", |cluster| cluster.has_ended(&attempt("loud"))).await;
+        assert!(cluster.lock().unwrap().reports.len() > known);
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(serving, story);
+    ended.unwrap();
 }
 
 /// A bound that is over fails the test.

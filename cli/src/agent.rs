@@ -1,15 +1,18 @@
 //! `tenon agent`: an agent of a fleet, until it is told to end.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tenon_agent::guard::{self, GuardOptions, OnExpiry};
+use tenon_agent::owner::Owner;
+use tenon_agent::spool::{DiskSpool, Found, SpoolOptions};
 use tenon_agent::{Agent, AgentOptions, Change, ServeOptions};
 use tenon_client::connect::urls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::AgentArgs;
+use crate::args::{AgentArgs, GuardArgs, LeaseExpiry};
 use crate::exit::{Exit, Failure};
 use crate::remote::{needs_cluster, runtime};
 use crate::run::backend::{self, Wanted};
@@ -18,20 +21,50 @@ use crate::{machine, random, terminal};
 /// `tenon agent`.
 pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result<Exit, Failure> {
     let servers = urls(&[server.ok_or_else(|| needs_cluster("agent"))?])?;
+    let name = args.name.clone().unwrap_or_else(machine::name);
+    let data_dir = data_dir(args, &name, state_dir)?;
+    let spool = SpoolOptions { data_dir: data_dir.clone(), limit: args.spool_mib << 20 };
+    let (spool, found) = DiskSpool::open(&spool, || random::new_id().to_string())
+        .map_err(|error| Failure::new(Exit::Environment, format!("{error} [{}]", error.code())))?;
     let options = AgentOptions {
-        name: args.name.clone().unwrap_or_else(machine::name),
+        name,
         slots: args.slots.map_or_else(machine::slots, |slots| slots as usize),
-        incarnation: random::new_id().to_string(),
+        incarnation: found.incarnation.clone(),
         labels: labels(&args.label)?,
+        cpu_millis: args.cpus.map_or_else(machine::cpu_millis, |cpus| (cpus * 1000.0) as u64),
+        memory_bytes: args.memory_mib.map_or_else(machine::memory, |mib| mib << 20),
+        images: Vec::new(),
     };
-    runtime()?.block_on(serve(args, options, servers, state_dir))
+    runtime()?.block_on(serve(args, options, servers, data_dir, (spool, found)))
+}
+
+/// Where the agent lives, made if it is not there yet.
+fn data_dir(args: &AgentArgs, name: &str, state_dir: &Path) -> Result<PathBuf, Failure> {
+    let dir = match &args.data_dir {
+        Some(dir) => dir.clone(),
+        None if name.contains('/') || name.starts_with('.') => {
+            let message = format!("--name {name}: not a name");
+            return Err(Failure::new(Exit::Usage, message).hint("letters, digits and dashes do"));
+        }
+        None => state_dir.join("agents").join(name),
+    };
+    // Containers mount what is below it, and are found again by it.
+    let made = std::fs::create_dir_all(&dir).and_then(|()| std::fs::canonicalize(&dir));
+    made.map_err(|error| {
+        Failure::new(
+            Exit::Environment,
+            format!("the agent's directory {} cannot be made: {error}", dir.display()),
+        )
+        .hint("--data-dir chooses another one")
+    })
 }
 
 async fn serve(
     args: &AgentArgs,
     options: AgentOptions,
     servers: Vec<String>,
-    state_dir: &Path,
+    data_dir: PathBuf,
+    (spool, found): (DiskSpool, Found),
 ) -> Result<Exit, Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| {
@@ -40,8 +73,13 @@ async fn serve(
     };
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
+    let owner = Owner::Agent {
+        incarnation: options.incarnation.clone(),
+        data_dir: data_dir.display().to_string(),
+    };
     let wanted = Wanted {
-        data_dir: state_dir.join("agent"),
+        owner: owner.clone(),
+        data_dir: data_dir.clone(),
         keep: args.keep,
         image_map: args.image_map.as_deref(),
         backend: args.backend,
@@ -60,7 +98,16 @@ async fn serve(
         servers.join(", ")
     ));
     let shutdown = CancellationToken::new();
-    let agent = Agent::new(options, Arc::clone(&backend));
+    let guard = GuardOptions {
+        data_dir,
+        // Also when the program was replaced since.
+        program: PathBuf::from("/proc/self/exe"),
+        on_expiry: on_expiry(args.on_lease_expiry),
+        backend: backend.name(),
+        owner: owner.name(),
+    };
+    let agent =
+        Agent::new(options, Arc::clone(&backend)).with_spool(spool, found).with_guard(guard);
     let serving = agent.serve(ServeOptions { servers }, shutdown.clone(), |change| match change {
         Change::Connected { url, node } => {
             terminal::note(&format!("connected to {node} at {url}"));
@@ -93,11 +140,46 @@ async fn serve(
     }
 }
 
+fn on_expiry(choice: LeaseExpiry) -> OnExpiry {
+    match choice {
+        LeaseExpiry::Freeze => OnExpiry::Freeze,
+        LeaseExpiry::Kill => OnExpiry::Kill,
+    }
+}
+
+/// `tenon guard`.
+pub fn guard(args: GuardArgs) -> Result<Exit, Failure> {
+    let args = guard::GuardArgs {
+        data_dir: args.data_dir,
+        id: args.id,
+        agent: args.agent,
+        owner: args.owner,
+        backend: args.backend,
+        on_expiry: on_expiry(args.on_lease_expiry),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::new(Exit::Environment, format!("cannot start: {error}")))?;
+    runtime.block_on(guard::run(args));
+    Ok(Exit::Success)
+}
+
+/// What was said, and what every machine has in Kubernetes.
 fn labels(texts: &[String]) -> Result<HashMap<String, String>, Failure> {
-    let parsed = texts.iter().map(|text| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Failure::new(Exit::Usage, format!("--label {text}: not of the form KEY=VALUE"))
-            .hint("for example --label zone=b")),
-    });
-    parsed.collect()
+    let mut labels = HashMap::from([
+        ("kubernetes.io/os".to_owned(), "linux".to_owned()),
+        ("kubernetes.io/arch".to_owned(), machine::architecture().to_owned()),
+    ]);
+    for text in texts {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                labels.insert(key.to_owned(), value.to_owned());
+            }
+            _ => {
+                let message = format!("--label {text}: not of the form KEY=VALUE");
+                return Err(Failure::new(Exit::Usage, message).hint("for example --label zone=b"));
+            }
+        }
+    }
+    Ok(labels)
 }

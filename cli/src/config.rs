@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
-use clap::{Arg, ArgAction, Command};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use tenon_coordinator::intake::did_you_mean;
 use tenon_tekton::load::{Diagnostic, Severity, Source, Span};
 use toml::Spanned;
@@ -31,8 +32,9 @@ Variables
     TENON_LOGS_OUTPUT=json        tenon logs -o json
 
 Files
-  ./tenon.toml, then $XDG_CONFIG_HOME/tenon/config.toml (else ~/.config/tenon/config.toml);
-  what the first one says wins. Keys are the long names of flags, in the table of their command:
+  ./tenon.toml, then $XDG_CONFIG_HOME/tenon/config.toml (else ~/.config/tenon/config.toml), then
+  /etc/tenon/config.toml; what the first one says wins. With --config FILE (or TENON_CONFIG) that
+  file and no other. Keys are the long names of flags, in the table of their command:
     state-dir = \"/data/tenon\"
 
     [run]
@@ -43,6 +45,10 @@ Files
 
     [runs.prune]
     keep = 50
+
+    [agent]
+    slots = 8
+    label = { zone = \"b\", gpu = \"true\" }
 ";
 
 /// A config file that has been read.
@@ -62,18 +68,117 @@ impl ConfigFile {
             }
         }
     }
+
+    /// Where it sets that key, of the top or of a command's table.
+    fn place(&self, table: Option<&str>, key: &str) -> Option<String> {
+        let top = DeTable::parse(&self.source.text).ok()?;
+        let found = match table {
+            Some(table) => match top.get_ref().get(table)?.get_ref() {
+                DeValue::Table(inner) => inner.get(key)?.span(),
+                _ => return None,
+            },
+            None => top.get_ref().get(key)?.span(),
+        };
+        let before = self.source.text.get(..found.start)?;
+        Some(format!("{}:{}", self.source.name, before.matches('\n').count() + 1))
+    }
 }
 
 /// The config files that are there, the one that wins first.
 pub fn files() -> Result<Vec<ConfigFile>, Failure> {
     let dir = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let config = dir("XDG_CONFIG_HOME").or_else(|| dir("HOME").map(|home| home.join(".config")));
+    if let Some(path) = named_file() {
+        let missing = || {
+            let message = format!("--config {}: there is no such file", path.display());
+            Failure::new(Exit::Usage, message)
+        };
+        return Ok(vec![ConfigFile::read(&path)?.ok_or_else(missing)?]);
+    }
     let own = config.map(|config| config.join("tenon/config.toml"));
+    let all = Some(PathBuf::from("/etc/tenon/config.toml"));
     let mut files = Vec::new();
-    for path in [Some(PathBuf::from("tenon.toml")), own].into_iter().flatten() {
+    for path in [Some(PathBuf::from("tenon.toml")), own, all].into_iter().flatten() {
         files.extend(ConfigFile::read(&path)?);
     }
     Ok(files)
+}
+
+/// The file that the command line or the environment names. Looked for by hand, because what is in
+/// it has to be known before the command line can be understood.
+fn named_file() -> Option<PathBuf> {
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.to_str() {
+            Some("--") => break,
+            Some("--config") => return arguments.next().map(PathBuf::from),
+            Some(text) if text.starts_with("--config=") => {
+                return text.split_once('=').map(|(_, path)| PathBuf::from(path));
+            }
+            _ => {}
+        }
+    }
+    std::env::var_os("TENON_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// All options of a command as they hold, as TOML, each with where it is from.
+pub fn explain(
+    command: &Command,
+    matches: &ArgMatches,
+    name: &str,
+    files: &[ConfigFile],
+) -> String {
+    let Some((sub, matches)) = command.find_subcommand(name).zip(matches.subcommand_matches(name))
+    else {
+        return String::new();
+    };
+    let options = |of: &Command, prefix: &str, table: Option<&str>| {
+        let settable = of.get_arguments().filter(|arg| settable(arg) && !arg.is_hide_set());
+        let lines = settable.filter_map(|arg| line(arg, matches, prefix, table, files));
+        lines.collect::<String>()
+    };
+    let prefix = format!("TENON_{}", name.to_uppercase());
+    options(command, "TENON", None) + &format!("\n[{name}]\n") + &options(sub, &prefix, Some(name))
+}
+
+/// One option of [`explain`]; none where a flag only asks for something.
+fn line(
+    arg: &Arg,
+    matches: &ArgMatches,
+    prefix: &str,
+    table: Option<&str>,
+    files: &[ConfigFile],
+) -> Option<String> {
+    let long = arg.get_long()?;
+    if matches!(long, "print-config" | "config") {
+        return None;
+    }
+    let raw = matches.try_get_raw(arg.get_id().as_str()).ok().flatten();
+    let values: Vec<String> =
+        raw.into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
+    let variable = format!("{prefix}_{}", long.to_uppercase().replace('-', "_"));
+    let in_file = || files.iter().find_map(|file| file.place(table, long));
+    let from = match matches.value_source(arg.get_id().as_str()) {
+        Some(ValueSource::CommandLine) => format!("--{long}"),
+        Some(ValueSource::EnvVariable) => variable,
+        _ if std::env::var(&variable).is_ok_and(|value| !value.is_empty()) => variable,
+        _ => in_file().unwrap_or_else(|| "default".to_owned()),
+    };
+    let quoted =
+        |value: &String| match value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok() {
+            true => value.clone(),
+            // JSON's strings are TOML's too.
+            false => serde_json::Value::from(value.as_str()).to_string(),
+        };
+    let value = match (arg.get_action(), &values[..]) {
+        (ArgAction::Append, values) => {
+            format!("[{}]", values.iter().map(quoted).collect::<Vec<_>>().join(", "))
+        }
+        // Found out when the agent starts.
+        (_, []) => return Some(format!("# {long}  # {from}\n")),
+        (_, [value, ..]) => quoted(value),
+    };
+    Some(format!("{long} = {value}  # {from}\n"))
 }
 
 /// `command` with the environment and the files as its defaults.

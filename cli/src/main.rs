@@ -77,8 +77,13 @@ fn start() -> Result<Exit, Failure> {
             None => events::events(&args, &state_dir),
         },
         Command::Coordinator(args) => coordinator::coordinator(&args, &state_dir),
+        Command::Agent(args) if args.print_config => {
+            terminal::print(&config::explain(&command, &matches, "agent", &files))
+                .map(|()| Exit::Success)
+        }
         Command::Agent(args) => agent::agent(&args, server, &state_dir),
         Command::Agents(args) => agents::agents(&args.command, server),
+        Command::Guard(args) => agent::guard(args),
         Command::Cluster(args) => cluster::cluster(&args.command, server),
         Command::Doctor(args) => doctor::doctor(&args, &state_dir),
         Command::Version(args) => inspect::version(&args),

@@ -133,6 +133,31 @@ fn files_can_be_named_by_variable_and_by_config() {
 }
 
 #[test]
+fn an_agent_says_what_holds_and_from_where() {
+    let config =
+        "server = \"http://c1:7070\"\n[agent]\nslots = 3\nlabel = { zone = \"b\" }\nname = \"a\"\n";
+    let dir = dir_with(&[("a.toml", config), ("tenon.toml", "[agent]\nslots = 9\nkeep = true\n")]);
+    let ask = ["agent", "--config", "a.toml", "--print-config", "--spool-mib", "7"];
+    let answer = tenon(dir.path(), &ask, &[("TENON_AGENT_NAME", "b")]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    for line in [
+        "server = \"http://c1:7070\"  # a.toml:1",
+        "slots = 3  # a.toml:3",
+        "label = [\"zone=b\"]  # a.toml:4",
+        "name = \"b\"  # TENON_AGENT_NAME",
+        "spool-mib = 7  # --spool-mib",
+        "keep = false  # default",
+        "on-lease-expiry = \"freeze\"  # default",
+        "# data-dir  # default",
+    ] {
+        assert!(answer.stdout.lines().any(|said| said == line), "{line} not in {}", answer.stdout);
+    }
+    let answer = tenon(dir.path(), &["version", "--config", "none.toml"], &[]);
+    assert_eq!(answer.code, 2);
+    assert!(answer.stderr.contains("none.toml"), "{}", answer.stderr);
+}
+
+#[test]
 fn faults_of_the_config_file_have_a_place() {
     for (config, says) in [
         (

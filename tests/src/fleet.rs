@@ -40,6 +40,8 @@ impl Drop for Process {
 pub struct Fleet {
     /// The agent.
     pub agent: Option<Process>,
+    /// What every coordinator is started with besides.
+    coordinator_args: Vec<String>,
     /// The coordinators, in the order in which they were started.
     pub coordinators: Vec<Process>,
     /// Directories, and the command.
@@ -49,13 +51,14 @@ pub struct Fleet {
 impl Fleet {
     /// A cluster of so many coordinators with one agent.
     pub fn start(nodes: usize) -> Fleet {
-        Fleet::start_with(nodes, Tenon::host())
+        Fleet::start_on(Tenon::host(), nodes, &[])
     }
 
-    /// Likewise, with settings of its own.
-    pub fn start_with(nodes: usize, tenon: Tenon) -> Fleet {
+    /// The same on that backend, where every coordinator gets these arguments too.
+    pub fn start_on(tenon: Tenon, nodes: usize, coordinator_args: &[&str]) -> Fleet {
         tenon.file("secrets.key", KEY);
-        let mut fleet = Fleet { agent: None, coordinators: Vec::new(), tenon };
+        let coordinator_args = coordinator_args.iter().map(|&arg| arg.to_owned()).collect();
+        let mut fleet = Fleet { agent: None, coordinator_args, coordinators: Vec::new(), tenon };
         for number in 1..=nodes {
             let node = fleet.coordinator(&format!("c{number}"), "127.0.0.1:0");
             fleet.coordinators.push(node);
@@ -75,12 +78,29 @@ impl Fleet {
             })
         });
         fleet.agent = Some(fleet.agent("a1"));
-        wait_until("the agent", || {
-            fleet.status(&fleet.servers())["agents"]
-                .as_array()
-                .is_some_and(|agents| agents.iter().any(|agent| agent["state"] == "up"))
-        });
+        fleet.until_up("a1");
         fleet
+    }
+
+    /// Waits until that agent is in contact.
+    pub fn until_up(&self, name: &str) {
+        wait_until(&format!("agent {name}"), || {
+            let status = self.status(&self.servers());
+            let agents = status["agents"].as_array().cloned().unwrap_or_default();
+            agents.iter().any(|agent| agent["name"] == name && agent["state"] == "up")
+        });
+    }
+
+    /// Kills the agent at once and starts it again in the same directory.
+    pub fn restart_agent(&mut self) {
+        let name = self.agent.as_ref().unwrap().name.clone();
+        self.agent = None;
+        self.agent = Some(self.agent(&name));
+    }
+
+    /// What an agent has said so far.
+    pub fn said_by(&self, name: &str) -> String {
+        fs::read_to_string(self.tenon.dir().join(format!("{name}.log"))).unwrap()
     }
 
     /// Starts a coordinator that belongs to no cluster yet, or to the one that its directory says.
@@ -97,6 +117,7 @@ impl Fleet {
             "--secrets-key",
             self.tenon.dir().join("secrets.key").to_str().unwrap(),
         ]);
+        command.args(&self.coordinator_args);
         let mut child = command.stderr(self.log(name)).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -119,7 +140,7 @@ impl Fleet {
             "--name",
             name,
             "--backend",
-            "host",
+            if self.tenon.is_docker() { "docker" } else { "host" },
             "--server",
             &self.servers(),
             "--label",
@@ -128,6 +149,18 @@ impl Fleet {
         let mut command = self.tenon.command(&[&args[..], more].concat());
         let child = command.stdout(Stdio::null()).stderr(self.log(name)).spawn().unwrap();
         Process { child, url: String::new(), name: name.to_owned() }
+    }
+
+    /// The containers of this fleet's agents that are in such a state (`paused`, `running`), or in any.
+    pub fn containers(&self, status: Option<&str>) -> Vec<String> {
+        let mut command = std::process::Command::new("docker");
+        command.args(["ps", "-a", "--no-trunc", "--filter", "label=tenon.key"]);
+        command.args(["--format", "{{.ID}} {{.Label \"tenon.owner\"}}"]);
+        command.args(status.map(|status| format!("--filter=status={status}")));
+        let listed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let dir = self.tenon.dir().display().to_string();
+        let own = listed.lines().filter(|line| line.contains(&dir));
+        own.filter_map(|line| line.split_once(' ')).map(|(id, _)| id.to_owned()).collect()
     }
 
     fn log(&self, name: &str) -> File {
@@ -196,5 +229,18 @@ impl Fleet {
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(yaml.as_bytes()).unwrap();
         (child, out)
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.agent = None;
+        if self.tenon.is_docker() {
+            // What a killed agent has left waits for it, for ever.
+            for id in self.containers(None) {
+                let mut remove = std::process::Command::new("docker");
+                let _ = remove.args(["rm", "-f", &id]).stdout(Stdio::null()).status();
+            }
+        }
     }
 }

@@ -111,6 +111,7 @@ impl Tenon {
             below(&base, 2, &run, &mut found);
         }
         below(&self.state_dir().join("agent"), 3, &run, &mut found);
+        below(&self.state_dir().join("agents"), 4, &run, &mut found);
         found
     }
 

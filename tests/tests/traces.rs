@@ -141,14 +141,15 @@ fn a_backend_that_is_away_is_told_and_changes_nothing() {
 fn whoever_leads_goes_on_with_the_trace() {
     let (received, url, _runtime) = Received::listen();
     let mut fleet =
-        Fleet::start_with(3, Tenon::host().with_env("OTEL_EXPORTER_OTLP_ENDPOINT", &url));
+        Fleet::start_on(Tenon::host().with_env("OTEL_EXPORTER_OTLP_ENDPOINT", &url), 3, &[]);
     let traceparent = format!("00-{TRACE}-{PARENT}-01");
     let gate = fleet.tenon.dir().join("gate");
     let yaml = PIPELINE.replace(
         "echo parent",
         &format!("while ! test -e {}; do sleep 0.1; done; echo parent", gate.display()),
     );
-    fleet.tenon = fleet.tenon.with_env("TRACEPARENT", &traceparent);
+    let tenon = std::mem::replace(&mut fleet.tenon, Tenon::host());
+    fleet.tenon = tenon.with_env("TRACEPARENT", &traceparent);
     let (mut run, out) = fleet.start_run(&yaml, &[]);
     wait_until("the step to run", || {
         std::fs::read_to_string(&out).is_ok_and(|text| text.contains("step-start"))

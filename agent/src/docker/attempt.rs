@@ -1,6 +1,8 @@
 //! One attempt from its invocation to the removal of everything it made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, KillContainerOptionsBuilder};
@@ -14,11 +16,15 @@ use super::error::Failure;
 use super::images::{Image, PullError};
 use super::labels;
 use crate::backend::{Cancel, Sink};
+use crate::clock::now_ms;
 use crate::mask::Masker;
 use crate::pod::{self, Claims, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
 
+mod adopt;
 mod drive;
 mod end;
+
+pub use adopt::adopt;
 
 /// The name of the container that only holds the network.
 const PAUSE: &str = "pause";
@@ -31,29 +37,14 @@ pub async fn run(
     cancel: &Cancel,
 ) -> Outcome {
     let attempt = task.attempt.clone().unwrap_or_default();
-    let key = attempt_key(&attempt);
-    let dir = match PodDir::create(&backend.options.data_dir, &key) {
-        Ok(dir) => dir,
+    let make = |data_dir: &Path, key: &str| PodDir::create(data_dir, key, &backend.options.owner);
+    let mut running = match Attempt::new(backend, attempt, sink, cancel, make) {
+        Ok(running) => running,
         Err(error) => return Failure::from(error).into_outcome(&backend.options.data_dir),
-    };
-    let mut running = Attempt {
-        backend,
-        sink,
-        cancel,
-        attempt,
-        key,
-        dir,
-        plan: PodPlan::default(),
-        containers: Vec::new(),
-        created: false,
-        pause: None,
     };
     let outcome = running.run(task).await;
     running.remove().await;
-    match outcome {
-        Ok(()) => Outcome::Ran(tenon_proto::agent::v1::Ran {}),
-        Err(failure) => failure.into_outcome(&backend.options.data_dir),
-    }
+    running.into_outcome(outcome)
 }
 
 /// One attempt under way.
@@ -63,6 +54,8 @@ struct Attempt<'a> {
     cancel: &'a Cancel,
     attempt: AttemptId,
     key: String,
+    /// Since when the daemon's events are of interest.
+    began_ms: i64,
     dir: PodDir,
     plan: PodPlan,
     /// The steps, then the sidecars.
@@ -85,6 +78,36 @@ struct Container {
 }
 
 impl<'a> Attempt<'a> {
+    fn new(
+        backend: &'a DockerBackend,
+        attempt: AttemptId,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+        dir: impl FnOnce(&Path, &str) -> io::Result<PodDir>,
+    ) -> io::Result<Attempt<'a>> {
+        let key = attempt_key(&attempt);
+        Ok(Attempt {
+            dir: dir(&backend.options.data_dir, &key)?,
+            backend,
+            sink,
+            cancel,
+            attempt,
+            key,
+            began_ms: now_ms(),
+            plan: PodPlan::default(),
+            containers: Vec::new(),
+            created: false,
+            pause: None,
+        })
+    }
+
+    fn into_outcome(self, outcome: Result<(), Failure>) -> Outcome {
+        match outcome {
+            Ok(()) => Outcome::Ran(tenon_proto::agent::v1::Ran {}),
+            Err(failure) => failure.into_outcome(&self.backend.options.data_dir),
+        }
+    }
+
     async fn run(&mut self, task: &TaskInvocation) -> Result<(), Failure> {
         let pod: Pod = serde_json::from_str(&task.pod_json).map_err(|error| Failure::Refused {
             reason: "PodCreationFailed".to_owned(),
@@ -106,8 +129,9 @@ impl<'a> Attempt<'a> {
             () = self.cancel.stop.cancelled() => return Err(Failure::Stopped),
         };
         self.write_specs(&images)?;
+        self.save(&images)?;
         self.create(images).await?;
-        self.drive(masker).await
+        self.drive(masker, &BTreeMap::new()).await
     }
 
     fn plans(&self) -> impl Iterator<Item = &ContainerPlan> {
@@ -294,7 +318,8 @@ impl<'a> Attempt<'a> {
     }
 
     fn labels(&self, container: &str) -> HashMap<String, String> {
-        let mut labels = labels::labels(&self.attempt, &self.key, container);
+        let owner = &self.backend.options.owner;
+        let mut labels = labels::labels(owner, &self.attempt, &self.key, container);
         if self.backend.options.keep {
             // Nobody's: no later start reaps what is kept for inspection.
             labels.remove(labels::OWNER);
@@ -303,7 +328,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// Sends a signal to containers that run; one that has just died is no error.
+    /// Without a lease nothing but killing is done: another signal would thaw what is frozen.
     async fn signal(&self, indexes: &[usize], signal: &str) {
+        if signal != "SIGKILL" && !self.cancel.lease.holds() {
+            return;
+        }
         let kills = indexes.iter().map(|&index| {
             let options = KillContainerOptionsBuilder::default().signal(signal).build();
             let docker = &self.backend.docker;

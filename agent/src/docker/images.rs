@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::ImageInspect;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{CreateImageOptionsBuilder, ListImagesOptions};
 use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
 
 use super::error::{self, Failure};
 use super::registry;
@@ -20,8 +21,11 @@ use crate::pod::PullPolicy;
 const BACK_OFF: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
 
+/// Names of images that a coordinator is told.
+const OFFERED: usize = 100;
+
 /// What is known of an image that is here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// What to tell the daemon.
     pub reference: String,
@@ -48,6 +52,16 @@ impl Images {
     /// Nothing is known yet.
     pub fn new(docker: Docker, map: ImageMap) -> Images {
         Images { docker, map, known: Mutex::default() }
+    }
+
+    /// The names of images that are here, those that were made last first.
+    pub async fn names(&self) -> Vec<String> {
+        // A daemon that does not answer has none to offer, and says so where it matters.
+        let listed = self.docker.list_images(None::<ListImagesOptions>).await.unwrap_or_default();
+        let mut names =
+            listed.into_iter().map(|image| (image.created, image.repo_tags)).collect::<Vec<_>>();
+        names.sort_by_key(|(created, _)| std::cmp::Reverse(*created));
+        names.into_iter().flat_map(|(_, names)| names).take(OFFERED).collect()
     }
 
     /// Makes sure that the image a Task names is here. The error is the kubelet's message.

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use tenon_proto::agent::v1::AttemptId;
 
-/// Whose process made it.
+use crate::owner::Owner;
+
+/// Whose it is.
 pub const OWNER: &str = "tenon.owner";
 /// The run's id.
 pub const RUN: &str = "tenon.run";
@@ -18,9 +20,14 @@ pub const KEY: &str = "tenon.key";
 pub const CONTAINER: &str = "tenon.container";
 
 /// The labels of one container.
-pub fn labels(attempt: &AttemptId, key: &str, container: &str) -> HashMap<String, String> {
+pub fn labels(
+    owner: &Owner,
+    attempt: &AttemptId,
+    key: &str,
+    container: &str,
+) -> HashMap<String, String> {
     [
-        (OWNER, crate::owner::owner()),
+        (OWNER, owner.name()),
         (RUN, attempt.run_id.clone()),
         (TASK_RUN, attempt.task_run.clone()),
         (ATTEMPT, format!("{}.{}", attempt.attempt, attempt.placement)),

@@ -6,12 +6,14 @@
 mod attempt;
 mod create;
 mod error;
+mod freeze;
 mod images;
 mod labels;
 mod reach;
 mod registry;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -20,13 +22,15 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use futures_util::future::join_all;
-use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
+use tenon_proto::agent::v1::{AttemptId, RunSpec, TaskInvocation, ended};
 
-use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
+use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Left, Sink};
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
-use crate::owner::{disown_directory, is_dead, own_directory, owner, reap_directories};
-use crate::pod::{PodDir, claims, make_dir};
+use crate::owner::{disown_directory, own_directory, reap_directories};
+use crate::pod::{PodDir, attempt_key, claims, make_dir};
+use crate::record::Mark;
 pub(crate) use error::Failure;
+pub(crate) use freeze::freeze_all;
 use images::Images;
 
 /// How long an answer of the daemon may take; pulls and starts on slow disks take long.
@@ -56,7 +60,7 @@ impl DockerBackend {
         })?;
         Ok(DockerBackend {
             images: Images::new(docker.clone(), options.image_map.clone()),
-            trees: tree::Trees::new(docker.clone(), entrypoint_dir.clone()),
+            trees: tree::Trees::new(docker.clone(), entrypoint_dir.clone(), options.owner.clone()),
             docker,
             options,
             entrypoint_dir,
@@ -160,7 +164,7 @@ impl Backend for DockerBackend {
     }
 
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { own_directory(&self.run_dir(&run.run_id)) })
+        Box::pin(async move { own_directory(&self.run_dir(&run.run_id), &self.options.owner) })
     }
 
     fn run_task<'a>(
@@ -172,13 +176,53 @@ impl Backend for DockerBackend {
         Box::pin(attempt::run(self, task, sink, cancel))
     }
 
+    fn left(&self) -> BoxFuture<'_, Result<Left, BackendError>> {
+        Box::pin(async move { PodDir::left(&self.options.data_dir, &self.options.owner) })
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        attempt: &'a AttemptId,
+        marks: &'a BTreeMap<u32, Mark>,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome> {
+        Box::pin(attempt::adopt(self, attempt, marks, sink, cancel))
+    }
+
+    fn images(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(self.images.names())
+    }
+
+    fn thaw<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { freeze::thaw(&self.docker, &attempt_key(attempt)).await })
+    }
+
+    fn forget<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.options.keep {
+                return;
+            }
+            let dir = match PodDir::of(&self.options.data_dir, &attempt_key(attempt)) {
+                Ok(dir) => dir,
+                Err(error) => return tracing::warn!(%error, "an attempt cannot be removed"),
+            };
+            // What says that it was here goes last.
+            for tree in [dir.private(), dir.root()] {
+                if let Err(error) = self.trees.remove(tree).await {
+                    tracing::warn!(path = %tree.display(), %error, "cannot be removed");
+                }
+            }
+        })
+    }
+
     fn cleanup<'a>(
         &'a self,
         run_id: &'a str,
         keep_claims: bool,
     ) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            let me = owner();
+            let me = self.options.owner.name();
             let label = format!("{}={run_id}", labels::RUN);
             self.remove_containers(label, |owner| owner == me).await?;
             let dir = self.run_dir(run_id);
@@ -196,9 +240,10 @@ impl Backend for DockerBackend {
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
         Box::pin(async move {
             let label = labels::OWNER.to_owned();
-            let containers = self.remove_containers(label, is_dead).await?;
+            let me = &self.options.owner;
+            let containers = self.remove_containers(label, |owner| me.outlives(owner)).await?;
             let data_dir = &self.options.data_dir;
-            let directories = PodDir::reap(data_dir) + reap_directories(&self.runs_dir());
+            let directories = PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me);
             Ok(containers + directories)
         })
     }

@@ -13,19 +13,21 @@ use bollard::query_parameters::{RemoveContainerOptionsBuilder, WaitContainerOpti
 use futures_util::StreamExt as _;
 
 use super::labels;
+use crate::owner::Owner;
 use crate::pod::{ENTRYPOINT, remove_tree};
 
 /// Removes directory trees.
 pub struct Trees {
     docker: Docker,
     entrypoint_dir: PathBuf,
+    owner: Owner,
     image: Mutex<Option<String>>,
 }
 
 impl Trees {
     /// Nothing to remove yet.
-    pub fn new(docker: Docker, entrypoint_dir: PathBuf) -> Trees {
-        Trees { docker, entrypoint_dir, image: Mutex::new(None) }
+    pub fn new(docker: Docker, entrypoint_dir: PathBuf, owner: Owner) -> Trees {
+        Trees { docker, entrypoint_dir, owner, image: Mutex::new(None) }
     }
 
     /// Any image that is here: what removes needs nothing of it.
@@ -65,7 +67,7 @@ impl Trees {
             user: Some("0".to_owned()),
             entrypoint: Some(vec![ENTRYPOINT.to_owned()]),
             cmd: Some(vec!["purge".to_owned(), "/tekton/purge".to_owned()]),
-            labels: Some(HashMap::from([(labels::OWNER.to_owned(), crate::owner::owner())])),
+            labels: Some(HashMap::from([(labels::OWNER.to_owned(), self.owner.name())])),
             host_config: Some(HostConfig {
                 network_mode: Some("none".to_owned()),
                 mounts: Some(vec![

@@ -18,15 +18,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::reach::Enter;
-use super::{HostBackend, launch};
+use super::{HostBackend, freeze, launch};
 use crate::backend::{Cancel, Sink};
 use crate::clock::now_ms;
 use crate::docker::Failure;
+use crate::lease::LeaseView;
 use crate::mask::Masker;
 use crate::owner::OWNER_FILE;
 use crate::pod::{self, Claims, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
 use crate::probe;
-use crate::record::{self, Fate, Followed, Follower, Record};
+use crate::record::{self, Fate, Followed, Follower, Marked, Record};
 
 /// What sidecars get between SIGTERM and SIGKILL, as in Kubernetes.
 const GRACE: Duration = Duration::from_secs(30);
@@ -44,7 +45,7 @@ pub async fn run(
 ) -> Outcome {
     let attempt = task.attempt.clone().unwrap_or_default();
     let key = attempt_key(&attempt);
-    let dir = match PodDir::create(&backend.options.data_dir, &key) {
+    let dir = match PodDir::create(&backend.options.data_dir, &key, &backend.options.owner) {
         Ok(dir) => dir,
         Err(error) => return Failure::from(error).into_outcome(&backend.options.data_dir),
     };
@@ -56,8 +57,6 @@ pub async fn run(
         let run = backend.run_dir(&attempt.run_id);
         let (root, private, run) = (dir.root().display(), dir.private().display(), run.display());
         sink.note(&format!("kept for inspection: directories {root} {private} {run}")).await;
-    } else if let Err(error) = dir.remove() {
-        tracing::warn!(path = %dir.root().display(), %error, "cannot be removed");
     }
     match outcome {
         Ok(()) => Outcome::Ran(Ran {}),
@@ -96,10 +95,8 @@ async fn run_in(
         launch::check_user(plan)?;
         plan.write_spec(launch::argv(plan)?)?;
     }
-    let records: Vec<Record> = plans
-        .iter()
-        .map(|plan| Record { path: plan.record.clone(), sidecar: plan.is_sidecar() })
-        .collect();
+    let records: Vec<Record> =
+        plans.iter().enumerate().map(|(index, plan)| Record::new(index, plan, None)).collect();
     let (out, followed) = mpsc::channel(AHEAD);
     let mut running = Attempt {
         backend,
@@ -107,6 +104,7 @@ async fn run_in(
         dir,
         steps: plan.steps.len(),
         follower: record::follow(&records, masker, out)?,
+        lease: cancel.lease.clone(),
         containers: Vec::new(),
         exits: JoinSet::new(),
         probes: JoinSet::new(),
@@ -117,7 +115,10 @@ async fn run_in(
         failure: None,
         plans,
     };
-    if let Err(failure) = running.launch_all(&plan).await {
+    if backend.options.owner.is_agent() {
+        dir.begin(&attempt)?;
+    }
+    if let Err(failure) = running.launch_all(&plan, cancel).await {
         running.failure = Some(failure);
         running.kill_all();
     }
@@ -153,6 +154,7 @@ struct Attempt<'a> {
     plans: Vec<&'a ContainerPlan>,
     steps: usize,
     follower: Follower,
+    lease: LeaseView,
     containers: Vec<Container>,
     exits: JoinSet<(usize, Exited)>,
     probes: JoinSet<(usize, bool)>,
@@ -166,8 +168,12 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn launch_all(&mut self, pod: &PodPlan) -> Result<(), Failure> {
+    async fn launch_all(&mut self, pod: &PodPlan, cancel: &Cancel) -> Result<(), Failure> {
         let hosts = self.hosts_file(pod)?;
+        tokio::select! {
+            () = cancel.lease.wait() => {}
+            () = cancel.stop.cancelled() => return Err(Failure::Stopped),
+        }
         for (index, plan) in self.plans.clone().into_iter().enumerate() {
             let root = self.dir.root().join("root");
             if index == 0 {
@@ -204,6 +210,9 @@ impl Attempt<'_> {
             .kill_on_drop(true)
             .spawn()?;
         let keeper = child.id().unwrap_or_default();
+        if self.backend.options.owner.is_agent() {
+            freeze::write_down(self.dir.root(), keeper)?;
+        }
         let mut life = child.stdin.take();
         if let Some(life) = &mut life {
             // One that is dead already says why by its exit.
@@ -310,36 +319,43 @@ impl Attempt<'_> {
 
     async fn take(&mut self, followed: Followed) {
         match followed {
-            Followed::Started { index, time_ms } => self.begun(index, time_ms).await,
-            Followed::Output { index, time_ms, lines, chunk } => {
-                self.sink.report(time_ms, record::output(self.plans[index], lines, chunk)).await;
+            Followed::Started { index, time_ms, marked } => {
+                self.begun(index, time_ms, marked).await;
             }
-            Followed::Ended { index, time_ms, ended } => self.ended(index, time_ms, ended).await,
+            Followed::Output { index, time_ms, lines, chunk, marked } => {
+                let what = record::output(self.plans[index], lines, chunk);
+                self.sink.report(time_ms, what, Some(marked)).await;
+            }
+            Followed::Ended { index, time_ms, ended, marked } => {
+                self.ended(index, time_ms, ended, marked).await;
+            }
             Followed::Stalled { .. } => {
                 self.failure.get_or_insert(Failure::no_room());
                 self.kill_all();
             }
-            Followed::Died { index, damage } => {
+            Followed::Died { index, damage, marked } => {
                 let ended = self.death(index, damage);
-                self.ended(index, now_ms(), ended).await;
+                self.ended(index, now_ms(), ended, marked).await;
             }
         }
     }
 
-    async fn begun(&mut self, index: usize, time_ms: i64) {
+    async fn begun(&mut self, index: usize, time_ms: i64, marked: Marked) {
         self.containers[index].begun = true;
         let plan = self.plans[index];
         if !plan.is_sidecar() {
             let what = report::What::StepStarted(StepStarted { step: plan.name.clone() });
-            return self.sink.report(time_ms, what).await;
+            return self.sink.report(time_ms, what, Some(marked)).await;
         }
         let what = report::What::SidecarStarted(SidecarStarted { sidecar: plan.name.clone() });
-        self.sink.report(time_ms, what).await;
+        self.sink.report(time_ms, what, Some(marked)).await;
         if probe::is_ready_at_once(plan) {
             return self.ready(index);
         }
         let (plan, reach) = (plan.clone(), self.reach(index));
-        self.probes.spawn(async move { (index, probe::until_ready(&plan, &reach).await) });
+        let lease = self.lease.clone();
+        self.probes
+            .spawn(async move { (index, lease.during(probe::until_ready(&plan, &reach)).await) });
     }
 
     fn reach(&self, index: usize) -> Enter {
@@ -385,7 +401,7 @@ impl Attempt<'_> {
         Ended { exit_code, ending: frame::Ending::Error, message, ..Ended::default() }
     }
 
-    async fn ended(&mut self, index: usize, time_ms: i64, ended: Ended) {
+    async fn ended(&mut self, index: usize, time_ms: i64, ended: Ended, marked: Marked) {
         self.containers[index].over = true;
         let plan = self.plans[index];
         let fate = Fate {
@@ -396,10 +412,11 @@ impl Attempt<'_> {
         if plan.is_sidecar() {
             let stopped = self.sidecars_until.is_some();
             let what = record::sidecar_ended(plan, ended.exit_code, stopped, fate);
-            self.sink.report(time_ms, what).await;
+            self.sink.report(time_ms, what, Some(marked)).await;
             return self.ready(index);
         }
-        self.sink.report(time_ms, record::step_ended(plan, ended, fate)).await;
+        let what = record::step_ended(plan, ended, fate);
+        self.sink.report(time_ms, what, Some(marked)).await;
         // One that died could not tell the next step, which would wait for ever.
         let run = self.dir.run(index);
         if self.containers[index].exited.is_some()

@@ -6,25 +6,31 @@
 //! `/var/tmp`, `/dev/shm` and the home directory are private and empty; other top-level paths can
 //! be made, seen by nobody else. The network is the machine's: steps and sidecars meet on localhost,
 //! but two attempts cannot use one port at a time. Images and resource limits are ignored. Nothing
-//! outlives the agent: the launcher kills its container when the agent's end of a pipe closes.
+//! outlives the agent: the launcher kills its container when the agent's end of a pipe closes. So an
+//! agent that is started again adopts nothing here, and reports what ran as `infra/agent-restarted`.
 
 mod attempt;
+mod freeze;
 mod launch;
 mod reach;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tenon_entrypoint::Launch;
-use tenon_proto::agent::v1::{RunSpec, TaskInvocation, ended};
+use tenon_proto::agent::v1::{AttemptId, Infra, RunSpec, TaskInvocation, ended};
 
-use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Sink};
+use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Left, Sink};
 use crate::docker::place_entrypoint;
 use crate::owner::{disown_directory, own_directory, reap_directories};
-use crate::pod::{PodDir, claims, make_dir, remove_tree};
+use crate::pod::{PodDir, attempt_key, claims, make_dir, remove_tree};
+use crate::record::Mark;
+pub(crate) use freeze::freeze_all;
 
 /// Runs attempts as processes of this machine.
 pub struct HostBackend {
@@ -116,7 +122,7 @@ impl Backend for HostBackend {
     }
 
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
-        Box::pin(async move { own_directory(&self.run_dir(&run.run_id)) })
+        Box::pin(async move { own_directory(&self.run_dir(&run.run_id), &self.options.owner) })
     }
 
     fn run_task<'a>(
@@ -126,6 +132,52 @@ impl Backend for HostBackend {
         cancel: &'a Cancel,
     ) -> BoxFuture<'a, ended::Outcome> {
         Box::pin(attempt::run(self, task, sink, cancel))
+    }
+
+    fn left(&self) -> BoxFuture<'_, Result<Left, BackendError>> {
+        Box::pin(async move { PodDir::left(&self.options.data_dir, &self.options.owner) })
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        attempt: &'a AttemptId,
+        _marks: &'a BTreeMap<u32, Mark>,
+        _sink: &'a dyn Sink,
+        _cancel: &'a Cancel,
+    ) -> BoxFuture<'a, ended::Outcome> {
+        Box::pin(async move {
+            let dir = PodDir::of(&self.options.data_dir, &attempt_key(attempt));
+            // Its launchers have killed it, or are about to: they are made sure of.
+            while dir.as_ref().is_ok_and(|dir| !freeze::kill(dir.root())) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            ended::Outcome::Infra(Infra {
+                reason: "infra/agent-restarted".to_owned(),
+                message: "the agent died while the attempt ran, and on the host backend what runs                           dies with it"
+                    .to_owned(),
+            })
+        })
+    }
+
+    fn thaw<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            if let Ok(dir) = PodDir::of(&self.options.data_dir, &attempt_key(attempt)) {
+                freeze::thaw(dir.root());
+            }
+            Ok(())
+        })
+    }
+
+    fn forget<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.options.keep {
+                return;
+            }
+            let dir = PodDir::of(&self.options.data_dir, &attempt_key(attempt));
+            if let Err(error) = dir.and_then(|dir| dir.remove()) {
+                tracing::warn!(%error, "an attempt's directory cannot be removed");
+            }
+        })
     }
 
     fn cleanup<'a>(
@@ -148,8 +200,8 @@ impl Backend for HostBackend {
 
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
         Box::pin(async move {
-            let data_dir = &self.options.data_dir;
-            Ok(PodDir::reap(data_dir) + reap_directories(&self.runs_dir()))
+            let (data_dir, me) = (&self.options.data_dir, &self.options.owner);
+            Ok(PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me))
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Two trees: one on disk (`<data>/pods/<key>`), and a private one in memory for what holds values
 //! of secrets. Both are 0700 at their root, while what is mounted inside is open to every user, so
-//! that steps that are not root can write. [`PodDir::remove`] removes both.
+//! that steps that are not root can write. [`PodDir::remove`] removes both, the one on disk last: it
+//! is the sign that the attempt was here.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,9 +12,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use prost::Message as _;
 use tenon_proto::agent::v1::AttemptId;
 
-use crate::owner::{OWNER_FILE, owner, reap_directories};
+use crate::backend::{BackendError, Left};
+use crate::owner::{OWNER_FILE, Owner, reap_directories};
+
+/// Name of the file that holds the attempt's identity once it is about to begin.
+const BEGUN: &str = "begun";
 
 /// A name for an attempt that is safe in file and container names, and unique on the machine.
 pub fn attempt_key(attempt: &AttemptId) -> String {
@@ -36,15 +42,20 @@ pub struct PodDir {
 }
 
 impl PodDir {
-    /// Makes both trees, empty. What an earlier process left under the same key goes first.
-    pub fn create(data_dir: &Path, key: &str) -> io::Result<PodDir> {
+    /// The directories of that attempt, there or not.
+    pub fn of(data_dir: &Path, key: &str) -> io::Result<PodDir> {
         let root = data_dir.join("pods").join(key);
         let (private_base, private_in_memory) = private_base(data_dir);
         let private = private_base.join(key);
         let private_is_executable = is_executable(&private_base)?;
-        let dir = PodDir { root, private, private_in_memory, private_is_executable };
+        Ok(PodDir { root, private, private_in_memory, private_is_executable })
+    }
+
+    /// Makes both trees, empty. What an earlier process left under the same key goes first.
+    pub fn create(data_dir: &Path, key: &str, owner: &Owner) -> io::Result<PodDir> {
+        let dir = PodDir::of(data_dir, key)?;
         dir.remove()?;
-        if let Err(error) = dir.make() {
+        if let Err(error) = dir.make(owner) {
             // What has no owner yet is never reaped. That it cannot be removed is the lesser error.
             let _ = dir.remove();
             return Err(error);
@@ -52,17 +63,72 @@ impl PodDir {
         Ok(dir)
     }
 
-    fn make(&self) -> io::Result<()> {
+    fn make(&self, owner: &Owner) -> io::Result<()> {
         for tree in [&self.root, &self.private] {
             make_dir(tree, 0o700)?;
-            fs::write(tree.join(OWNER_FILE), owner())?;
+            fs::write(tree.join(OWNER_FILE), owner.name())?;
         }
         Ok(())
     }
 
-    /// Removes the trees that dead agents left, and says how many.
-    pub fn reap(data_dir: &Path) -> usize {
-        reap_directories(&data_dir.join("pods")) + reap_directories(&private_base(data_dir).0)
+    /// Says, for good, that the attempt is about to begin: from now on it is never begun again.
+    pub fn begin(&self, attempt: &AttemptId) -> io::Result<()> {
+        let path = self.root.join(BEGUN);
+        fs::write(&path, attempt.encode_to_vec())?;
+        let parent = self.root.parent().unwrap_or(&self.root);
+        for durable in [&path, &self.root, parent] {
+            fs::File::open(durable)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// What an earlier process of the same owner has left. Attempts that it had only prepared, and
+    /// never begun, go: they may be begun from the start.
+    pub fn left(data_dir: &Path, me: &Owner) -> Result<Left, BackendError> {
+        let left = || {
+            Ok(Left {
+                attempts: PodDir::begun(data_dir, me)?,
+                runs: PodDir::runs_of(data_dir, me)?,
+            })
+        };
+        left().map_err(|error: io::Error| BackendError {
+            code: "agent/data-dir",
+            message: format!("{} cannot be read: {error}", data_dir.display()),
+        })
+    }
+
+    fn runs_of(data_dir: &Path, me: &Owner) -> io::Result<Vec<String>> {
+        let mut runs = Vec::new();
+        for entry in entries(&data_dir.join("runs"))? {
+            let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
+            if owner == me.name() {
+                runs.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(runs)
+    }
+
+    fn begun(data_dir: &Path, me: &Owner) -> io::Result<Vec<AttemptId>> {
+        let mut begun = Vec::new();
+        for entry in entries(&data_dir.join("pods"))? {
+            let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
+            if owner != me.name() {
+                continue;
+            }
+            match fs::read(entry.path().join(BEGUN)) {
+                Ok(bytes) if !bytes.is_empty() => {
+                    begun.push(AttemptId::decode(&bytes[..]).map_err(io::Error::other)?);
+                }
+                _ => PodDir::of(data_dir, &entry.file_name().to_string_lossy())?.remove()?,
+            }
+        }
+        Ok(begun)
+    }
+
+    /// Removes the trees that `me` outlives, and says how many.
+    pub fn reap(data_dir: &Path, me: &Owner) -> usize {
+        let private = private_base(data_dir).0;
+        reap_directories(&data_dir.join("pods"), me) + reap_directories(&private, me)
     }
 
     /// Makes Tekton's own directories for this many steps.
@@ -186,6 +252,13 @@ impl PodDir {
     pub fn remove(&self) -> io::Result<()> {
         remove_tree(&self.private)?;
         remove_tree(&self.root)
+    }
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.collect(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use tenon_entrypoint::Spec;
 use tenon_tekton::k8s::{Lifecycle, Probe, SecurityContext};
 
@@ -15,7 +16,7 @@ use tenon_tekton::k8s::{Lifecycle, Probe, SecurityContext};
 pub const SPEC_FILE: &str = "spec";
 
 /// All containers of one attempt.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PodPlan {
     /// Pod name, also the host name inside.
     pub hostname: String,
@@ -36,7 +37,7 @@ pub struct PodPlan {
 }
 
 /// One container.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContainerPlan {
     /// Kubernetes' container name: `step-build`, `sidecar-db`; at most 63 characters.
     pub container: String,
@@ -68,7 +69,8 @@ pub struct ContainerPlan {
     /// Readiness, then startup probe of a sidecar, and the ports that probes may name.
     pub probes: Probes,
     /// The orders for the entrypoint: complete but for `argv`, which may need the image's
-    /// configuration. Paths are those inside the container.
+    /// configuration. Paths are those inside the container. Needed once, before the container is.
+    #[serde(skip)]
     pub spec: Spec,
     /// Directory of the machine with this container's spec (memory-backed, writable by the
     /// container, which unlinks the spec once read). Mounted at [`crate::pod::SPEC_DIR`].
@@ -104,7 +106,7 @@ impl ContainerPlan {
 }
 
 /// What a container is to its TaskRun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerKind {
     /// Runs in its turn.
     Step {
@@ -119,7 +121,7 @@ pub enum ContainerKind {
 }
 
 /// When to pull an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PullPolicy {
     /// Always ask the registry.
     Always,
@@ -130,7 +132,7 @@ pub enum PullPolicy {
 }
 
 /// The command of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
     /// Final argv.
     Argv(Vec<String>),
@@ -160,7 +162,7 @@ impl Entry {
 }
 
 /// Environment variables, in order. `Debug` shows names only.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Env(pub Vec<(String, String)>);
 
 impl fmt::Debug for Env {
@@ -185,7 +187,7 @@ impl Env {
 }
 
 /// A path of the machine inside a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// Absolute path on the machine; exists.
     pub source: PathBuf,
@@ -196,7 +198,7 @@ pub struct Bind {
 }
 
 /// A memory file system of one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tmpfs {
     /// Absolute, clean path in the container.
     pub target: String,
@@ -207,7 +209,7 @@ pub struct Tmpfs {
 }
 
 /// Who the processes are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// `runAsUser`; `None` is the image's user.
     pub user: Option<i64>,
@@ -220,7 +222,7 @@ pub struct Identity {
 }
 
 /// Limits of one container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Billionths of a CPU.
     pub nano_cpus: Option<i64>,
@@ -231,7 +233,7 @@ pub struct Resources {
 }
 
 /// How to see that a sidecar is ready.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Probes {
     /// `readinessProbe`.
     pub readiness: Option<Probe>,

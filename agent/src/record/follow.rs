@@ -12,12 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tenon_entrypoint::frame::{self, Ended, Frame};
-use tenon_journal::output::{ChunkBuilder, Stream};
+use tenon_journal::output::Stream;
 use tokio::sync::mpsc;
 
 use super::inotify::{Inotify, Waker};
-use super::tail::Tail;
+use super::lines::At;
+use super::mark::{Mark, Marked};
+use super::tail::{Pack, Tail};
 use crate::mask::Masker;
+use crate::pod::ContainerPlan;
 
 const CHUNK: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -29,9 +32,22 @@ pub struct Record {
     pub path: PathBuf,
     /// Sidecars have no place in the order of the steps.
     pub sidecar: bool,
+    /// Where to begin.
+    pub from: Mark,
 }
 
-/// What a record says. `index` is the record's place in the list given to [`follow`].
+impl Record {
+    /// The record of the container at that place of its attempt; it is gone on with where `from`
+    /// says, if it says so.
+    pub fn new(index: usize, plan: &ContainerPlan, from: Option<Mark>) -> Record {
+        let container = u32::try_from(index).unwrap_or(u32::MAX);
+        let from = Mark { container, ..from.unwrap_or_default() };
+        Record { path: plan.record.clone(), sidecar: plan.is_sidecar(), from }
+    }
+}
+
+/// What a record says. `index` is the record's place in the list given to [`follow`], `marked` where
+/// somebody goes on who has been told this and no more.
 #[derive(Debug)]
 pub enum Followed {
     /// The command runs.
@@ -40,6 +56,8 @@ pub enum Followed {
         index: usize,
         /// When.
         time_ms: i64,
+        /// Where to go on.
+        marked: Marked,
     },
     /// It printed lines.
     Output {
@@ -51,6 +69,8 @@ pub enum Followed {
         lines: u32,
         /// Packed.
         chunk: Vec<u8>,
+        /// Where to go on.
+        marked: Marked,
     },
     /// It is over. Nothing of this record follows.
     Ended {
@@ -60,6 +80,8 @@ pub enum Followed {
         time_ms: i64,
         /// How.
         ended: Ended,
+        /// Where to go on.
+        marked: Marked,
     },
     /// For some time there has been no room on the disk for what the command prints.
     Stalled {
@@ -72,6 +94,8 @@ pub enum Followed {
         index: usize,
         /// What is wrong with the record, if more is wrong than that it ends.
         damage: Option<String>,
+        /// Where to go on.
+        marked: Marked,
     },
 }
 
@@ -200,21 +224,35 @@ impl Work {
     }
 
     fn take_frames(&mut self, index: usize) -> Result<(), Gone> {
+        let first = self.tails[index].unread_from();
         let (buffer, unread) = self.tails[index].take_unread();
         let mut reader = frame::Reader::new(&buffer[..unread]);
         let taken = loop {
-            match reader.next() {
+            let at = first + reader.used() as u64;
+            let read = reader.next();
+            let next = first + reader.used() as u64;
+            let known = matches!(read, Ok(Some(_))) && self.tails[index].begin_frame(at);
+            match read {
                 Ok(None) => break Ok(()),
+                Ok(Some(Frame::Output { stream, bytes, .. })) if known => {
+                    self.tails[index].restore(at, stream, bytes);
+                }
+                Ok(Some(_)) if known => {}
                 Ok(Some(Frame::Started { time_ms })) => {
-                    self.send(Followed::Started { index, time_ms })?;
+                    let tail = &mut self.tails[index];
+                    tail.end_frame(next);
+                    tail.pack.mark.begun = true;
+                    let marked = tail.pack.marked();
+                    self.send(Followed::Started { index, time_ms, marked })?;
                 }
                 Ok(Some(Frame::Output { time_ms, stream, bytes })) => {
-                    self.take_output(index, time_ms, stream, bytes)?;
+                    self.take_output(index, time_ms, At { frame: at, byte: 0 }, stream, bytes)?;
+                    self.tails[index].end_frame(next);
                 }
                 Ok(Some(Frame::Ended { time_ms, ended })) => {
                     self.finish_output(index)?;
-                    self.tails[index].over = true;
-                    self.send(Followed::Ended { index, time_ms, ended })?;
+                    let marked = self.tails[index].end(next);
+                    self.send(Followed::Ended { index, time_ms, ended, marked })?;
                     return Ok(());
                 }
                 Err(damage) => break Err(damage.to_string()),
@@ -234,41 +272,37 @@ impl Work {
 
     fn die(&mut self, index: usize, damage: Option<String>) -> Result<(), Gone> {
         self.finish_output(index)?;
-        self.tails[index].over = true;
-        self.send(Followed::Died { index, damage })
+        let tail = &mut self.tails[index];
+        let marked = tail.end(tail.pack.mark.next);
+        self.send(Followed::Died { index, damage, marked })
     }
 
     fn take_output(
         &mut self,
         index: usize,
         time_ms: i64,
+        at: At,
         stream: frame::Stream,
         bytes: &[u8],
     ) -> Result<(), Gone> {
         let tail = &mut self.tails[index];
+        let mut packer = Packer { index, pack: &mut tail.pack, out: &self.out, gone: false };
         let stdout = (&mut tail.stdout, Stream::Stdout);
         let stderr = (&mut tail.stderr, Stream::Stderr);
         let ((lines, stream), (other, other_stream)) = match stream {
             frame::Stream::Stdout => (stdout, stderr),
             frame::Stream::Stderr => (stderr, stdout),
         };
-        let mut packer = Packer {
-            index,
-            chunk: &mut tail.chunk,
-            first_line_ms: &mut tail.first_line_ms,
-            out: &self.out,
-            gone: false,
-        };
         other.interrupt(&self.masker, |time, partial, text| {
             packer.add(time, other_stream, partial, text);
         });
-        lines.push(&self.masker, time_ms, bytes, |time, partial, text| {
+        lines.push(&self.masker, time_ms, at, bytes, |time, partial, text| {
             packer.add(time, stream, partial, text);
         });
         if packer.gone {
             return Err(Gone);
         }
-        if tail.chunk.is_empty() {
+        if tail.pack.chunk.is_empty() {
             tail.flush_at = None;
         } else if tail.flush_at.is_none() {
             tail.flush_at = Some(Instant::now() + PATIENCE);
@@ -278,13 +312,7 @@ impl Work {
 
     fn finish_output(&mut self, index: usize) -> Result<(), Gone> {
         let tail = &mut self.tails[index];
-        let mut packer = Packer {
-            index,
-            chunk: &mut tail.chunk,
-            first_line_ms: &mut tail.first_line_ms,
-            out: &self.out,
-            gone: false,
-        };
+        let mut packer = Packer { index, pack: &mut tail.pack, out: &self.out, gone: false };
         for (lines, stream) in
             [(&mut tail.stdout, Stream::Stdout), (&mut tail.stderr, Stream::Stderr)]
         {
@@ -299,13 +327,7 @@ impl Work {
     fn flush(&mut self, index: usize) -> Result<(), Gone> {
         let tail = &mut self.tails[index];
         tail.flush_at = None;
-        let mut packer = Packer {
-            index,
-            chunk: &mut tail.chunk,
-            first_line_ms: &mut tail.first_line_ms,
-            out: &self.out,
-            gone: false,
-        };
+        let mut packer = Packer { index, pack: &mut tail.pack, out: &self.out, gone: false };
         packer.flush();
         if packer.gone { Err(Gone) } else { Ok(()) }
     }
@@ -318,31 +340,143 @@ impl Work {
 /// Puts lines into chunks and chunks into the channel.
 struct Packer<'a> {
     index: usize,
-    chunk: &'a mut ChunkBuilder,
-    first_line_ms: &'a mut i64,
+    pack: &'a mut Pack,
     out: &'a mpsc::Sender<Followed>,
     gone: bool,
 }
 
 impl Packer<'_> {
     fn add(&mut self, time_ms: i64, stream: Stream, partial: bool, text: &str) {
-        if !self.chunk.is_empty() && self.chunk.raw_len() + text.len() > CHUNK {
+        let pack = &mut *self.pack;
+        if pack.skip > 0 {
+            pack.skip -= 1;
+            return;
+        }
+        if !pack.chunk.is_empty() && pack.chunk.raw_len() + text.len() > CHUNK {
             self.flush();
         }
-        if self.chunk.is_empty() {
-            *self.first_line_ms = time_ms;
+        let pack = &mut *self.pack;
+        if pack.chunk.is_empty() {
+            pack.first_line_ms = time_ms;
         }
         // Cannot be full: a line is far shorter than what an empty chunk takes.
-        let _ = self.chunk.push(time_ms, stream, partial, text);
+        let _ = pack.chunk.push(time_ms, stream, partial, text);
+        pack.mark.given += 1;
     }
 
     fn flush(&mut self) {
-        if self.chunk.is_empty() || self.gone {
+        let pack = &mut *self.pack;
+        if pack.chunk.is_empty() || self.gone {
             return;
         }
-        let (lines, chunk) = self.chunk.finish();
-        let output =
-            Followed::Output { index: self.index, time_ms: *self.first_line_ms, lines, chunk };
+        let (lines, chunk) = pack.chunk.finish();
+        let (time_ms, marked) = (pack.first_line_ms, pack.marked());
+        let output = Followed::Output { index: self.index, time_ms, lines, chunk, marked };
         self.gone = self.out.blocking_send(output).is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write as _;
+    use std::path::Path;
+
+    use super::*;
+    use tenon_journal::output::unpack;
+
+    type Line = (i64, Stream, bool, String);
+
+    /// Follows a finished record and takes at most so many reports; gives the lines, the last mark
+    /// and whether the end was told.
+    fn take(path: &Path, from: Mark, masker: &Masker, most: usize) -> (Vec<Line>, Mark, bool) {
+        let (out, mut followed) = mpsc::channel(1);
+        let record = Record { path: path.to_owned(), sidecar: false, from: from.clone() };
+        let follower = follow(&[record], masker.clone(), out).unwrap();
+        let (mut lines, mut mark, mut over) = (Vec::new(), from, false);
+        for _ in 0..most {
+            let marked = match followed.blocking_recv() {
+                Some(Followed::Output { chunk, marked, .. }) => {
+                    let chunk = unpack(&chunk).unwrap();
+                    let one = |line: tenon_journal::output::Line<'_>| {
+                        (line.time_ms, line.stream, line.partial, line.text.to_owned())
+                    };
+                    lines.extend(chunk.lines().map(one));
+                    marked
+                }
+                Some(Followed::Started { marked, .. }) => marked,
+                Some(Followed::Ended { marked, .. }) => {
+                    over = true;
+                    marked
+                }
+                other => panic!("{other:?}"),
+            };
+            assert!(marked.mark.first_needed() >= mark.first_needed());
+            mark = marked.mark;
+            if over {
+                break;
+            }
+        }
+        drop(follower);
+        (lines, mark, over)
+    }
+
+    fn write(path: &Path, frames: &[Frame<'_>]) {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(&bytes).unwrap();
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whoever_goes_on_at_a_mark_gives_the_rest_and_nothing_twice(
+            pieces in proptest::collection::vec(
+                (proptest::bool::ANY, "[a\n]{0,3}|s3cr3t|s3c|r3t\n|x{30000}\n|(yy\n){9000}"), 0..40),
+            cuts in proptest::collection::vec(1usize..4, 0..40),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("record");
+            let mut frames = vec![Frame::Started { time_ms: 1 }];
+            for (index, (is_stdout, text)) in pieces.iter().enumerate() {
+                let stream = if *is_stdout { frame::Stream::Stdout } else { frame::Stream::Stderr };
+                let time_ms = 2 + i64::try_from(index).unwrap();
+                frames.push(Frame::Output { time_ms, stream, bytes: text.as_bytes() });
+            }
+            frames.push(Frame::Ended { time_ms: 99, ended: Ended::default() });
+            write(&path, &frames);
+            let masker = Masker::new([&b"s3cr3t"[..]]);
+            let (whole, _, _) = take(&path, Mark::default(), &masker, usize::MAX);
+
+            let (mut lines, mut mark, mut over) = (Vec::new(), Mark::default(), false);
+            for most in cuts.into_iter().chain([usize::MAX]) {
+                if !over {
+                    let more;
+                    (more, mark, over) = take(&path, mark, &masker, most);
+                    lines.extend(more);
+                }
+            }
+            let differs = lines.iter().zip(&whole).position(|(line, wanted)| line != wanted);
+            proptest::prop_assert_eq!((lines.len(), differs), (whole.len(), None));
+            proptest::prop_assert!(over && mark.over && mark.begun);
+        }
+    }
+
+    #[test]
+    fn what_is_not_kept_elsewhere_stays_in_the_file() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("record");
+        let text = "line\n".repeat(10_000);
+        let stream = frame::Stream::Stdout;
+        for _ in 0..100 {
+            write(&path, &[Frame::Output { time_ms: 1, stream, bytes: text.as_bytes() }]);
+        }
+        write(&path, &[Frame::Ended { time_ms: 2, ended: Ended::default() }]);
+        let full = fs::metadata(&path).unwrap().blocks();
+        let (whole, _, _) = take(&path, Mark::default(), &Masker::default(), usize::MAX);
+        assert_eq!(whole.len(), 1_000_000);
+        assert_eq!(fs::metadata(&path).unwrap().blocks(), full);
     }
 }

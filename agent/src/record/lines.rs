@@ -4,16 +4,36 @@
 //! last marked partial. What is not UTF-8 becomes U+FFFD. Memory is bounded by one frame, one part
 //! and the longest secret, whatever the command prints.
 
+use std::collections::VecDeque;
+
+use super::mark::Pending;
 use crate::mask::Masker;
 
 /// Longest part of a line, bytes.
 pub const LONGEST_LINE: usize = 64 << 10;
+
+/// Where bytes of output are in the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At {
+    /// Offset of their frame.
+    pub frame: u64,
+    /// The first of them, among the frame's.
+    pub byte: u32,
+}
+
+impl At {
+    fn plus(self, bytes: usize) -> At {
+        At { byte: self.byte.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX)), ..self }
+    }
+}
 
 /// Splits one stream.
 #[derive(Default)]
 pub struct Lines {
     /// What has come after the last newline.
     pending: Vec<u8>,
+    /// Where its pieces come from, and how long they are.
+    places: VecDeque<(At, usize)>,
     /// When its first byte came.
     pending_since: i64,
     /// The line has already come out in part.
@@ -22,16 +42,44 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes bytes read at `time_ms`; gives each line, its time, and whether it goes on.
+    /// What has come after the last newline, by where it is in the record.
+    pub fn pending(&self) -> Pending {
+        let first = self.places.front();
+        Pending {
+            frame: first.map(|(at, _)| at.frame),
+            byte: first.map_or(0, |(at, _)| at.byte),
+            since_ms: self.pending_since,
+            continued: self.continued,
+        }
+    }
+
+    /// Goes on as another one stood; what it had [`Lines::pending`] is to be given by
+    /// [`Lines::restore`].
+    pub fn resume(&mut self, pending: &Pending) {
+        self.pending_since = pending.since_ms;
+        self.continued = pending.continued;
+    }
+
+    /// Takes bytes that had come before, and gives nothing of them.
+    pub fn restore(&mut self, at: At, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.places.push_back((at, bytes.len()));
+            self.pending.extend_from_slice(bytes);
+        }
+    }
+
+    /// Takes bytes read at `time_ms`, which are `at` that place; gives each line, its time, and
+    /// whether it goes on.
     pub fn push(
         &mut self,
         masker: &Masker,
         time_ms: i64,
+        at: At,
         bytes: &[u8],
         mut line: impl FnMut(i64, bool, &str),
     ) {
         let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else {
-            self.keep(time_ms, bytes);
+            self.keep(time_ms, at, bytes);
             self.give_parts(masker, &mut line);
             return;
         };
@@ -44,10 +92,11 @@ impl Lines {
             self.pending.extend_from_slice(whole);
             masker.mask_into(&self.pending, &mut self.masked);
             self.pending.clear();
+            self.places.clear();
         }
         self.give_lines(time_ms, &mut line);
         if !rest.is_empty() {
-            self.keep(time_ms, rest);
+            self.keep(time_ms, at.plus(end + 1), rest);
         }
     }
 
@@ -59,6 +108,7 @@ impl Lines {
         self.masked.clear();
         masker.mask_into(&self.pending, &mut self.masked);
         self.pending.clear();
+        self.places.clear();
         self.masked.push(b'\n');
         self.give_lines(self.pending_since, &mut line);
     }
@@ -74,14 +124,27 @@ impl Lines {
         masker.mask_into(&self.pending[..safe], &mut self.masked);
         line(self.pending_since, true, &String::from_utf8_lossy(&self.masked));
         self.continued = true;
-        self.pending.drain(..safe);
+        self.drop_first(safe);
     }
 
-    fn keep(&mut self, time_ms: i64, bytes: &[u8]) {
+    fn keep(&mut self, time_ms: i64, at: At, bytes: &[u8]) {
         if self.pending.is_empty() {
             self.pending_since = time_ms;
         }
-        self.pending.extend_from_slice(bytes);
+        self.restore(at, bytes);
+    }
+
+    fn drop_first(&mut self, mut count: usize) {
+        self.pending.drain(..count);
+        while let Some((at, length)) = self.places.front_mut() {
+            if count < *length {
+                *at = at.plus(count);
+                *length -= count;
+                return;
+            }
+            count -= *length;
+            self.places.pop_front();
+        }
     }
 
     /// Gives what is in `masked`, which ends with a newline (or with a mask that swallowed it).
@@ -120,7 +183,7 @@ impl Lines {
             }
             self.masked = masked;
             self.continued = true;
-            self.pending.drain(..cut);
+            self.drop_first(cut);
         }
     }
 }
@@ -142,7 +205,7 @@ mod tests {
         let mut lines = Lines::default();
         let mut seen = Vec::new();
         for (time, chunk) in chunks.iter().enumerate() {
-            lines.push(masker, time as i64, chunk, |time, partial, text| {
+            lines.push(masker, time as i64, At::default(), chunk, |time, partial, text| {
                 seen.push((time, partial, text.to_owned()));
             });
         }
@@ -166,9 +229,9 @@ mod tests {
             let mut lines = Lines::default();
             let mut seen = Vec::new();
             let mut see = |_, partial, text: &str| seen.push((partial, text.to_owned()));
-            lines.push(&secrets, 1, b"doing it hun", &mut see);
+            lines.push(&secrets, 1, At::default(), b"doing it hun", &mut see);
             lines.interrupt(&secrets, &mut see);
-            lines.push(&secrets, 2, b"ter2 done\n", &mut see);
+            lines.push(&secrets, 2, At::default(), b"ter2 done\n", &mut see);
             let parts: Vec<_> =
                 parts.into_iter().map(|(partial, text)| (partial, text.to_owned())).collect();
             assert_eq!(seen, parts);

@@ -3,9 +3,11 @@
 mod follow;
 mod inotify;
 mod lines;
+mod mark;
 mod reports;
 mod tail;
 
 pub use follow::{Followed, Follower, Record, follow};
-pub use lines::{LONGEST_LINE, Lines};
+pub use lines::{At, LONGEST_LINE, Lines};
+pub use mark::{Mark, Marked, Pending};
 pub use reports::{Fate, output, sidecar_ended, step_ended};

@@ -50,6 +50,10 @@ pub struct Cluster {
     /// Messages that a session lasts at most; none is for ever.
     pub lasts: Option<usize>,
     pub refuse: Option<Error>,
+    /// How long a lease is; 0 is none.
+    pub lease_ms: u64,
+    /// Heartbeats are answered.
+    pub answers: bool,
     pub changed: Arc<Notify>,
 }
 
@@ -68,6 +72,8 @@ impl Cluster {
             hellos: Vec::new(),
             lasts: None,
             refuse: None,
+            lease_ms: 0,
+            answers: true,
             changed: Arc::default(),
         }
     }
@@ -92,7 +98,8 @@ impl Cluster {
 
     /// What a new leader tells an agent: everything that its state calls for.
     fn greeting(&self, acknowledged: u64) -> VecDeque<CoordinatorMessage> {
-        let welcome = Welcome { acknowledged, heartbeat_ms: 5, ..Welcome::default() };
+        let lease_ms = self.lease_ms;
+        let welcome = Welcome { acknowledged, heartbeat_ms: 5, lease_ms, ..Welcome::default() };
         let mut out = VecDeque::from([Message::Welcome(welcome)]);
         out.push_back(Message::Prepare(RunSpec { run_id: RUN.into(), ..RunSpec::default() }));
         let open = |attempt: &Option<AttemptId>| !self.has_ended(attempt.as_ref().unwrap());
@@ -174,6 +181,10 @@ impl Talk {
                     batch.reports.into_iter().for_each(|report| cluster.take(report));
                 }
                 Says::Hello(_) => panic!("one hello is enough"),
+                Says::Heartbeat(beat) if cluster.lease_ms > 0 && cluster.answers => {
+                    let message = Some(Message::Heartbeat(beat));
+                    self.out.push_back(CoordinatorMessage { message });
+                }
                 Says::Progress(_) | Says::Heartbeat(_) => {}
             }
             let undurable = cluster.reports.len() - cluster.durable;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::{Value, json};
 use tenon_agent::backend::{Backend, BackendOptions, BoxFuture, Cancel, Sink};
 use tenon_agent::docker::DockerBackend;
+use tenon_agent::record::Marked;
 use tenon_journal::output;
 use tenon_proto::agent::v1::report::What;
 use tenon_proto::agent::v1::{AttemptId, Ending, RunSpec, StepEnded, TaskInvocation, ended};
@@ -49,7 +50,8 @@ pub fn images() {
 pub struct Remember(pub Mutex<Vec<What>>, pub Arc<Notify>);
 
 impl Sink for Remember {
-    fn report(&self, _time_ms: i64, what: What) -> BoxFuture<'_, ()> {
+    fn report(&self, _time_ms: i64, what: What, marked: Option<Marked>) -> BoxFuture<'_, ()> {
+        marked.iter().for_each(Marked::keep);
         if matches!(what, What::Output(_)) {
             self.1.notify_one();
         }
@@ -159,6 +161,7 @@ impl Machine {
         let outcome = tokio::time::timeout(limit, running)
             .await
             .unwrap_or_else(|_| panic!("not over after 60 s: {:#?}", sink.0.lock().unwrap()));
+        self.backend.forget(task.attempt.as_ref().unwrap()).await;
         self.backend.cleanup(&run.run_id, false).await.unwrap();
         self.assert_nothing_left(&key);
         Ran { outcome, reports: sink.0.into_inner().unwrap(), key }

@@ -88,11 +88,13 @@ pub enum PlacementChoice {
 /// Run an agent: runs tasks for a cluster
 ///
 /// Dials the coordinators, so it needs no open port, and follows their leader by itself. On SIGTERM
-/// it stops what it runs, with grace, and ends.
+/// it stops what it runs, with grace, and ends. After a crash, start it again with the same
+/// directory: it goes on with the containers that it finds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     tenon agent --server http://10.0.0.1:7070,http://10.0.0.2:7070\n  \
-    tenon agent --name gpu1 --slots 2 --label gpu=true")]
+    tenon agent --name gpu1 --slots 2 --label gpu=true\n  \
+    tenon agent --config /etc/tenon/agent.toml --print-config")]
 pub struct AgentArgs {
     /// Its name, unique in the fleet [default: the host's name]
     #[arg(long, value_name = "NAME")]
@@ -110,6 +112,30 @@ pub struct AgentArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
 
+    /// CPUs that its tasks may ask for in all, such as 3.5 [default: those of the machine]
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    pub cpus: Option<f64>,
+
+    /// Memory that its tasks may ask for in all, in MiB [default: that of the machine]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub memory_mib: Option<u64>,
+
+    /// Where it keeps what it has not reported yet, and the directories of what it runs; one agent
+    /// each [default: agents/NAME in the state directory]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Reports that wait for a coordinator take so much of the disk at most, in MiB; then steps that
+    /// print are slowed down
+    #[arg(long, default_value_t = 1024, value_name = "MIB",
+          value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub spool_mib: u64,
+
+    /// What becomes of running steps when the agent has been out of contact for longer than its lease:
+    /// frozen ones go on later, killed ones are lost
+    #[arg(long, value_enum, default_value = "freeze", value_name = "WHAT")]
+    pub on_lease_expiry: LeaseExpiry,
+
     /// A file of image replacements: each line `GLOB REPLACEMENT`
     #[arg(long, value_name = "FILE")]
     pub image_map: Option<PathBuf>,
@@ -117,6 +143,52 @@ pub struct AgentArgs {
     /// Leave containers and directories behind for inspection
     #[arg(long)]
     pub keep: bool,
+
+    /// Print all options as they hold, each with where it is from, and end
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+fn parse_cpus(text: &str) -> Result<f64, String> {
+    let cpus = text.parse::<f64>().ok().filter(|cpus| (0.001..=1e6).contains(cpus));
+    cpus.ok_or_else(|| "not a number of CPUs, such as 3.5".to_owned())
+}
+
+/// What is done with running steps when a lease is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LeaseExpiry {
+    /// Nothing of them moves until the agent is back in contact
+    Freeze,
+    /// They are killed
+    Kill,
+}
+
+/// Freeze what an agent runs when its lease is over; started by the agent
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// The agent's directory
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Which guard it is
+    #[arg(long, value_name = "ID")]
+    pub id: String,
+
+    /// The agent's process
+    #[arg(long, value_name = "PROCESS")]
+    pub agent: String,
+
+    /// Whose containers it freezes
+    #[arg(long, value_name = "OWNER")]
+    pub owner: String,
+
+    /// Where they run
+    #[arg(long, value_name = "BACKEND")]
+    pub backend: String,
+
+    /// What it does
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_lease_expiry: LeaseExpiry,
 }
 
 /// Make a cluster, look at it, change it

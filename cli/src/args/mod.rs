@@ -15,8 +15,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use agents::{AgentsArgs, AgentsCommand};
 pub use cluster::{
-    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, PlacementChoice,
-    RecoverArgs, RestoreArgs,
+    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, GuardArgs, LeaseExpiry,
+    PlacementChoice, RecoverArgs, RestoreArgs,
 };
 pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
@@ -47,6 +47,10 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "URL[,URL]")]
     pub server: Option<String>,
 
+    /// Read this config file, and no other [default: see `tenon help-config`]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -65,6 +69,8 @@ pub enum Command {
     Coordinator(CoordinatorArgs),
     Agent(AgentArgs),
     Agents(AgentsArgs),
+    #[command(hide = true)]
+    Guard(GuardArgs),
     Cluster(ClusterArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tenon_agent::ImageMap;
 use tenon_agent::backend::{Backend, BackendError, BackendOptions};
 use tenon_agent::detect::{self, detect};
+use tenon_agent::owner::Owner;
 
 use crate::args::BackendChoice;
 use crate::exit::{Exit, Failure};
@@ -15,6 +16,8 @@ use crate::terminal;
 pub struct Wanted<'a> {
     /// Where it keeps its files.
     pub data_dir: PathBuf,
+    /// Whose its things are.
+    pub owner: Owner,
     /// Leave containers and directories behind.
     pub keep: bool,
     /// A file of image replacements.
@@ -29,6 +32,7 @@ pub struct Wanted<'a> {
 pub async fn open(wanted: &Wanted<'_>) -> Result<Arc<dyn Backend>, Failure> {
     let options = BackendOptions {
         data_dir: wanted.data_dir.clone(),
+        owner: wanted.owner.clone(),
         keep: wanted.keep,
         image_map: image_map(wanted.image_map)?,
     };

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use tenon_agent::owner::Owner;
 use tenon_agent::{Agent, AgentOptions};
 use tenon_coordinator::intake::Prepared;
 use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, objects_to_yaml};
@@ -220,6 +221,7 @@ fn wanted(settings: &Settings) -> Wanted<'_> {
     let args = &settings.args;
     let chosen_by_tenon = args.backend == BackendChoice::Auto;
     Wanted {
+        owner: Owner::Process,
         data_dir: settings.state_dir.join("agent"),
         keep: args.keep,
         image_map: args.image_map.as_deref(),

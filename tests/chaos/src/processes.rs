@@ -194,7 +194,8 @@ impl Processes {
     pub fn held(&self) -> Vec<PathBuf> {
         let mut held = Vec::new();
         for number in 1..=self.agents.len() {
-            let agent = self.dir.join("state").join(format!("a{number}")).join("agent");
+            let name = format!("a{number}");
+            let agent = self.dir.join("state").join(&name).join("agents").join(&name);
             for what in ["runs", "pods"] {
                 // What was never made holds nothing.
                 let entries = std::fs::read_dir(agent.join(what)).into_iter().flatten().flatten();

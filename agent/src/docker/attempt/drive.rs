@@ -1,6 +1,6 @@
 //! From the first start to the end of the last step: everything that can happen, in one loop.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -21,7 +21,7 @@ use crate::docker::error::{self, Failure};
 use crate::docker::reach::Exec;
 use crate::mask::Masker;
 use crate::probe;
-use crate::record::{self, Fate, Followed, Follower, Record};
+use crate::record::{self, Fate, Followed, Follower, Mark, Marked, Record};
 
 /// Containers that the daemon is asked to start at a time.
 const STARTS_AT_ONCE: usize = 4;
@@ -43,6 +43,8 @@ pub(super) struct Watch<'a> {
     /// Sidecars that are ready or over, by container index.
     ready: Vec<bool>,
     gate_open: bool,
+    /// The agent may act, as far as this was told.
+    leased: bool,
     pub stopping: bool,
     pub killing: bool,
     /// The steps are over: sidecars end because they are told to.
@@ -56,29 +58,44 @@ enum Done {
 }
 
 impl<'a> Attempt<'a> {
-    /// Starts the containers and reports until the last is over.
-    pub(super) async fn drive(&mut self, masker: Masker) -> Result<(), Failure> {
+    /// Starts the containers that do not run yet, and reports until the last is over. `marks` say
+    /// what was reported before.
+    pub(super) async fn drive(
+        &mut self,
+        masker: Masker,
+        marks: &BTreeMap<u32, Mark>,
+    ) -> Result<(), Failure> {
         let records: Vec<Record> = self
             .plans()
-            .map(|plan| Record { path: plan.record.clone(), sidecar: plan.is_sidecar() })
+            .enumerate()
+            .map(|(index, plan)| {
+                let mark = u32::try_from(index).ok().and_then(|index| marks.get(&index));
+                Record::new(index, plan, mark.cloned())
+            })
             .collect();
+        let gate_open = self.plan.sidecars.is_empty()
+            || std::fs::metadata(self.dir.ready_file()).is_ok_and(|file| file.len() > 0);
         let (out, followed) = mpsc::channel(AHEAD);
         let follower = record::follow(&records, masker, out)?;
         let mut watch = Watch {
             follower,
             followed,
-            events: self.events(now_ms() / 1000 - 1),
+            events: self.events(self.began_ms / 1000 - 1),
             work: FuturesUnordered::new(),
             to_start: VecDeque::new(),
             starting: Vec::new(),
-            begun: vec![false; records.len()],
-            ready: vec![false; records.len()],
-            gate_open: self.plan.sidecars.is_empty(),
+            begun: records.iter().map(|record| record.from.begun).collect(),
+            ready: vec![gate_open; records.len()],
+            gate_open,
+            leased: self.cancel.lease.holds(),
             stopping: false,
             killing: false,
             stopping_sidecars: false,
         };
-        let steps = self.steps(&mut watch).await;
+        let steps = match self.catch_up(&mut watch) {
+            Ok(()) => self.steps(&mut watch).await,
+            Err(failure) => Err(failure),
+        };
         let ended = match steps {
             Ok(()) => self.stop_sidecars(&mut watch).await,
             Err(failure) => Err(failure),
@@ -91,6 +108,26 @@ impl<'a> Attempt<'a> {
                 Err(failure)
             }
         }
+    }
+
+    /// Does what an earlier process may have left undone.
+    fn catch_up(&mut self, watch: &mut Watch<'a>) -> Result<(), Failure> {
+        for index in 0..self.containers.len() {
+            let container = &self.containers[index];
+            let (over, is_dead) = (container.over, container.exit_code.is_some());
+            if is_dead {
+                watch.follower.dead(index);
+            }
+            match self.plan_of(index).is_sidecar() {
+                false if over && is_dead => self.unblock_next(index)?,
+                true if over => self.ready(watch, index)?,
+                true if watch.begun[index] && !watch.ready[index] => {
+                    self.await_ready(watch, index)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The daemon's word on this attempt's containers since then.
@@ -111,16 +148,27 @@ impl<'a> Attempt<'a> {
         let all: Vec<usize> = (0..self.containers.len()).collect();
         let steps = self.plan.steps.len();
         // Sidecars first: the first step waits for them.
-        let mut order: VecDeque<usize> =
-            all[steps..].iter().chain(&all[..steps]).copied().collect();
+        let mut order: VecDeque<usize> = all[steps..]
+            .iter()
+            .chain(&all[..steps])
+            .copied()
+            .filter(|&index| !self.containers[index].started)
+            .collect();
         let mut rest = VecDeque::new();
-        if let Some(pause) = self.pause.clone() {
+        if let Some(pause) = self.pause.clone()
+            && !order.is_empty()
+        {
+            tokio::select! {
+                () = self.cancel.lease.wait() => {}
+                () = self.cancel.stop.cancelled() => return Err(Failure::Stopped),
+            }
             let none = None::<StartContainerOptions>;
             let started = self.backend.docker.start_container(&pause, none).await;
             started.map_err(|error| Failure::daemon(&format!("starting {pause}"), &error))?;
         } else if let Owner::Container(owner) = self.network_owner()
             && !self.plan.host_network
             && order.len() > 1
+            && order.contains(&owner)
         {
             // The others join its network, so it must be there first.
             order.retain(|&index| index != owner);
@@ -143,7 +191,8 @@ impl<'a> Attempt<'a> {
     }
 
     fn start_some(&self, watch: &mut Watch<'a>) {
-        while watch.starting.len() < STARTS_AT_ONCE
+        while self.cancel.lease.holds()
+            && watch.starting.len() < STARTS_AT_ONCE
             && let Some(index) = watch.to_start.pop_front()
         {
             let docker: &'a Docker = &self.backend.docker;
@@ -164,11 +213,22 @@ impl<'a> Attempt<'a> {
             biased;
             () = self.cancel.kill.cancelled(), if !watch.killing => {
                 watch.killing = true;
-                self.stop(watch).await;
+                // A killed one gets no other signal before: what is frozen would act on it.
+                self.start_no_more(watch);
                 self.signal(&self.running(false), "SIGKILL").await;
                 self.signal(&self.running(true), "SIGKILL").await;
             }
             () = self.cancel.stop.cancelled(), if !watch.stopping => self.stop(watch).await,
+            holds = self.cancel.lease.change(watch.leased) => {
+                watch.leased = holds;
+                // What could not be told to end before is told now.
+                if holds && watch.stopping {
+                    self.signal(&self.running(false), "SIGTERM").await;
+                }
+                if holds && watch.stopping_sidecars {
+                    self.signal(&self.running(true), "SIGTERM").await;
+                }
+            }
             followed = watch.followed.recv() => match followed {
                 Some(followed) => self.take(watch, followed).await?,
                 None => return Err(Failure::Infra {
@@ -204,11 +264,15 @@ impl<'a> Attempt<'a> {
         if watch.stopping {
             return;
         }
+        self.start_no_more(watch);
+        self.signal(&self.running(false), "SIGTERM").await;
+    }
+
+    fn start_no_more(&self, watch: &mut Watch<'a>) {
         watch.stopping = true;
         for index in watch.to_start.drain(..) {
             watch.follower.dead(index);
         }
-        self.signal(&self.running(false), "SIGTERM").await;
     }
 
     async fn done(&mut self, watch: &mut Watch<'a>, done: Done) -> Result<(), Failure> {
@@ -231,18 +295,20 @@ impl<'a> Attempt<'a> {
 
     async fn take(&mut self, watch: &mut Watch<'a>, followed: Followed) -> Result<(), Failure> {
         match followed {
-            Followed::Started { index, time_ms } => self.begun(watch, index, time_ms).await?,
-            Followed::Output { index, time_ms, lines, chunk } => {
-                let what = record::output(self.plan_of(index), lines, chunk);
-                self.sink.report(time_ms, what).await;
+            Followed::Started { index, time_ms, marked } => {
+                self.begun(watch, index, time_ms, marked).await?;
             }
-            Followed::Ended { index, time_ms, ended } => {
-                self.ended(watch, index, time_ms, ended).await?;
+            Followed::Output { index, time_ms, lines, chunk, marked } => {
+                let what = record::output(self.plan_of(index), lines, chunk);
+                self.sink.report(time_ms, what, Some(marked)).await;
+            }
+            Followed::Ended { index, time_ms, ended, marked } => {
+                self.ended(watch, index, time_ms, ended, marked).await?;
             }
             Followed::Stalled { .. } => return Err(Failure::no_room()),
-            Followed::Died { index, damage } => {
+            Followed::Died { index, damage, marked } => {
                 let ended = self.death(watch, index, damage);
-                self.ended(watch, index, now_ms(), ended).await?;
+                self.ended(watch, index, now_ms(), ended, marked).await?;
             }
         }
         Ok(())
@@ -253,28 +319,36 @@ impl<'a> Attempt<'a> {
         watch: &mut Watch<'a>,
         index: usize,
         time_ms: i64,
+        marked: Marked,
     ) -> Result<(), Failure> {
         watch.begun[index] = true;
         let plan = self.plan_of(index).clone();
         if !plan.is_sidecar() {
             let what = report::What::StepStarted(StepStarted { step: plan.name });
-            self.sink.report(time_ms, what).await;
+            self.sink.report(time_ms, what, Some(marked)).await;
             if watch.stopping {
                 self.signal(&[index], "SIGTERM").await;
             }
             return Ok(());
         }
         let what = report::What::SidecarStarted(SidecarStarted { sidecar: plan.name.clone() });
-        self.sink.report(time_ms, what).await;
+        self.sink.report(time_ms, what, Some(marked)).await;
+        self.await_ready(watch, index)
+    }
+
+    /// Waits until a sidecar that has begun is ready.
+    fn await_ready(&mut self, watch: &mut Watch<'a>, index: usize) -> Result<(), Failure> {
+        let plan = self.plan_of(index).clone();
         if probe::is_ready_at_once(&plan) {
             return self.ready(watch, index);
         }
+        let lease = &self.cancel.lease;
         let docker: &'a Docker = &self.backend.docker;
         let container = self.containers[index].id.clone();
         let pause = self.pause.clone();
         let wait = async move {
             let reach = Exec::new(docker, container, pause.as_deref()).await;
-            Done::Ready(index, probe::until_ready(&plan, &reach).await)
+            Done::Ready(index, lease.during(probe::until_ready(&plan, &reach)).await)
         };
         watch.work.push(wait.boxed());
         Ok(())
@@ -317,6 +391,7 @@ impl<'a> Attempt<'a> {
         index: usize,
         time_ms: i64,
         ended: Ended,
+        marked: Marked,
     ) -> Result<(), Failure> {
         let fate = self.fate(watch, index, &ended).await;
         self.containers[index].over = true;
@@ -326,7 +401,7 @@ impl<'a> Attempt<'a> {
         } else {
             record::step_ended(plan, ended, fate)
         };
-        self.sink.report(time_ms, what).await;
+        self.sink.report(time_ms, what, Some(marked)).await;
         if self.plan_of(index).is_sidecar() {
             return self.ready(watch, index);
         }

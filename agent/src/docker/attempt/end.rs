@@ -67,11 +67,11 @@ impl<'a> Attempt<'a> {
         }
         let drain = async {
             while let Some(followed) = watch.followed.recv().await {
-                let (time_ms, what) = match followed {
-                    Followed::Output { index, time_ms, lines, chunk } => {
-                        (time_ms, record::output(self.plan_of(index), lines, chunk))
+                let (time_ms, what, marked) = match followed {
+                    Followed::Output { index, time_ms, lines, chunk, marked } => {
+                        (time_ms, record::output(self.plan_of(index), lines, chunk), marked)
                     }
-                    Followed::Ended { index, time_ms, ended }
+                    Followed::Ended { index, time_ms, ended, marked }
                         if !self.plan_of(index).is_sidecar() =>
                     {
                         let fate = Fate {
@@ -79,17 +79,17 @@ impl<'a> Attempt<'a> {
                             container_id: format!("docker://{}", self.containers[index].id),
                             ..Fate::default()
                         };
-                        (time_ms, record::step_ended(self.plan_of(index), ended, fate))
+                        (time_ms, record::step_ended(self.plan_of(index), ended, fate), marked)
                     }
                     _ => continue,
                 };
-                self.sink.report(time_ms, what).await;
+                self.sink.report(time_ms, what, Some(marked)).await;
             }
         };
         let _ = tokio::time::timeout(LAST_WORDS, drain).await;
     }
 
-    /// Removes containers and directories, or says what it keeps.
+    /// Removes the containers, or says what it keeps.
     pub(super) async fn remove(&mut self) {
         let mut names = Vec::new();
         if self.created {
@@ -101,11 +101,6 @@ impl<'a> Attempt<'a> {
             return;
         }
         join_all(names.iter().map(|name| self.remove_container(name))).await;
-        for tree in [self.dir.private(), self.dir.root()] {
-            if let Err(error) = self.backend.trees.remove(tree).await {
-                tracing::warn!(path = %tree.display(), %error, "cannot be removed");
-            }
-        }
     }
 
     async fn remove_container(&self, name: &str) {

@@ -1,0 +1,139 @@
+//! Stories of agents that die and come back, on real Docker.
+
+#![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tenon_tests::fleet::Fleet;
+use tenon_tests::{KillOnPanic, Said, Tenon, finish, wait_until};
+
+fn kinds<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    events.iter().filter(|event| event["kind"] == kind).collect()
+}
+
+fn lines_of(out: &Path) -> usize {
+    fs::read_to_string(out).unwrap().matches("\"kind\":\"step-log\"").count()
+}
+
+fn saw(out: &Path, text: &str) -> bool {
+    fs::read_to_string(out).unwrap().contains(text)
+}
+
+/// Waits for the end of a run that was started in the background.
+fn end(child: std::process::Child, out: &Path, code: i32) -> Vec<Value> {
+    let said = finish(child).expect(code);
+    Said { stdout: fs::read_to_string(out).unwrap(), ..said }.events()
+}
+
+/// Lines of a step, as they came.
+fn log(events: &[Value], step: &str) -> Vec<String> {
+    let of_step =
+        events.iter().filter(|event| event["kind"] == "step-log" && event["step"] == step);
+    of_step.map(|event| event["line"].as_str().unwrap().to_owned()).collect()
+}
+
+const COUNTING: &str = r#"apiVersion: tekton.dev/v1
+kind: TaskRun
+metadata: {name: counting}
+spec:
+  taskSpec:
+    results: [{name: kept}]
+    sidecars:
+    - name: side
+      image: busybox
+      script: "trap 'echo side ends; exit 0' TERM; echo side begins; while :; do sleep 0.1; done"
+    steps:
+    - name: count
+      image: busybox
+      script: |
+        #!/bin/sh
+        i=0
+        while [ $i -lt 4000 ]; do
+          printf 'line '
+          echo "$i"
+          i=$((i+1))
+          [ $((i % 40)) = 0 ] && sleep 0.05
+        done
+        printf 'of the first' > $(results.kept.path)
+    - name: after
+      image: busybox
+      script: "echo begins; sleep 2; printf 'no newline'"
+"#;
+
+fn assert_counted(events: &[Value]) {
+    let counted: Vec<String> = (0..4000).map(|number| format!("line {number}")).collect();
+    assert_eq!(log(events, "count"), counted);
+    assert_eq!(log(events, "after"), ["begins", "no newline"]);
+    assert_eq!(kinds(events, "step-start").len(), 2);
+    assert_eq!(kinds(events, "step-end").len(), 2);
+    assert_eq!(kinds(events, "task-end").len(), 1);
+    let end = kinds(events, "run-end")[0].to_string();
+    assert!(events.iter().any(|event| event.to_string().contains("of the first")), "{end}");
+}
+
+#[test]
+fn an_agent_that_is_killed_goes_on_with_its_containers_and_no_line_is_lost_or_doubled() {
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &[]);
+    let (child, out) = fleet.start_run(COUNTING, &[]);
+    let _guard = KillOnPanic(child.id());
+    // While the first step prints, between steps, and while all of it ends.
+    for lines in [300, 1500, 3000] {
+        wait_until("more lines", || lines_of(&out) > lines);
+        fleet.restart_agent();
+    }
+    wait_until("the second step", || saw(&out, "begins\""));
+    fleet.restart_agent();
+    wait_until("the sidecar's end, or the task's", || saw(&out, "-end\""));
+    fleet.restart_agent();
+    let events = end(child, &out, 0);
+    assert_counted(&events);
+    assert_eq!(kinds(&events, "task-lost").len(), 0);
+    wait_until("nothing to be left", || fleet.containers(None).is_empty());
+}
+
+#[test]
+fn an_agent_that_is_killed_before_a_step_has_begun_leaves_no_task_behind() {
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &[]);
+    for moment in ["run-start", "task-start", "sidecar-start"] {
+        let (child, out) = fleet.start_run(COUNTING, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until(moment, || saw(&out, &format!("\"kind\":\"{moment}\"")));
+        fleet.restart_agent();
+        let events = end(child, &out, 0);
+        let last = kinds(&events, "step-end").last().unwrap()["placement"].clone();
+        let last: Vec<Value> = events.into_iter().filter(|e| e["placement"] == last).collect();
+        let counted: Vec<String> = (0..4000).map(|number| format!("line {number}")).collect();
+        assert_eq!(log(&last, "count"), counted);
+    }
+    wait_until("nothing to be left", || fleet.containers(None).is_empty());
+}
+
+#[test]
+fn what_a_killed_agent_ran_on_the_host_is_lost_and_done_again() {
+    let mut fleet = Fleet::start(1);
+    let yaml = r#"apiVersion: tekton.dev/v1
+kind: TaskRun
+metadata: {name: t}
+spec:
+  taskSpec:
+    volumes: [{name: v, hostPath: {path: SHARED}}]
+    steps:
+    - name: s
+      image: x
+      volumeMounts: [{name: v, mountPath: /shared}]
+      script: "echo begins; [ -e /shared/second ] || sleep 3000"
+"#;
+    let shared = fleet.tenon.dir().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let yaml = yaml.replace("SHARED", &shared.display().to_string());
+    let (child, out) = fleet.start_run(&yaml, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("the step", || saw(&out, "begins"));
+    fs::write(shared.join("second"), "").unwrap();
+    fleet.restart_agent();
+    let events = end(child, &out, 0);
+    assert!(saw(&out, "infra/agent-restarted"));
+    assert_eq!(kinds(&events, "run-end").len(), 1);
+}
