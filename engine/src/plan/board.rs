@@ -74,6 +74,7 @@ impl Board {
         let pending = self.pending.get(&name).copied().unwrap_or_default();
         self.settled.insert(name, agent.used);
         agent.used = agent.used.plus(pending);
+        self.queue.unpark(&agent.name);
         self.fleet.set(agent);
         self.hopeless.clear();
     }
@@ -83,6 +84,7 @@ impl Board {
         self.fleet.remove(name);
         self.settled.remove(name);
         self.reserved.remove(name);
+        self.queue.unpark(name);
         self.hopeless.clear();
     }
 
@@ -96,6 +98,7 @@ impl Board {
         if let Some(settled) = self.settled.get_mut(name) {
             *settled = used;
             self.count(name);
+            self.queue.unpark(name);
         }
     }
 
@@ -138,6 +141,7 @@ impl Board {
             }
         }
         self.count(&agent);
+        self.queue.unpark(&agent);
     }
 
     /// The placements of a run that are under way.
@@ -276,7 +280,12 @@ impl Board {
                         lane.deficit -= price;
                     }
                 }
-                None => *skipped = Some(place),
+                None => {
+                    if let Some(home) = &requirements.home {
+                        self.queue.park(namespace, &place, home);
+                    }
+                    *skipped = Some(place);
+                }
             }
         }
     }
@@ -326,10 +335,14 @@ impl Board {
         };
         let holds: Vec<(Name, AttemptId)> =
             self.reserved.iter().map(|(name, attempt)| (name.clone(), attempt.clone())).collect();
-        for (name, attempt) in holds {
-            if !keeps(&name, &attempt) {
-                self.reserved.remove(&name);
-            }
+        let released: Vec<Name> = holds
+            .into_iter()
+            .filter(|(name, attempt)| !keeps(name, attempt))
+            .map(|(name, _)| name)
+            .collect();
+        for name in released {
+            self.reserved.remove(&name);
+            self.queue.unpark(&name);
         }
         let mut lanes_served = BTreeSet::new();
         for (name, attempt) in self.reserved.clone() {
@@ -344,6 +357,7 @@ impl Board {
             };
             if let Some(found) = found.filter(|_| wave.placements.len() < limit) {
                 self.reserved.remove(&name);
+                self.queue.unpark(&name);
                 self.place(&attempt, &found, wave);
                 if let Some(lane) = self.queue.lanes.get_mut(requirements.namespace.as_str()) {
                     lane.deficit = lane.deficit.saturating_sub(cost(&requirements));

@@ -61,6 +61,9 @@ pub(super) struct Lane {
 pub(super) struct Queue {
     waiting: BTreeMap<Arc<AttemptId>, Waiting>,
     pub(super) lanes: BTreeMap<Arc<str>, Lane>,
+    /// Attempts that can go to one agent only, which has no room: nobody looks at them until
+    /// something changes there.
+    parked: BTreeMap<String, Vec<(Arc<str>, Place)>>,
 }
 
 /// Nothing costs more: who asks for more than any machine has holds nobody up for long.
@@ -117,6 +120,25 @@ impl Queue {
         Some(waiting)
     }
 
+    /// The first attempt of a shape can go to one agent only, which has no room.
+    pub(super) fn park(&mut self, namespace: &Arc<str>, place: &Place, home: &str) {
+        let Some(lane) = self.lanes.get_mut(namespace) else { return };
+        if lane.heads.remove(place).is_some() {
+            let parked = (namespace.clone(), place.clone());
+            self.parked.entry(home.to_owned()).or_default().push(parked);
+        }
+    }
+
+    /// Something has changed at an agent.
+    pub(super) fn unpark(&mut self, home: &str) {
+        for (namespace, place) in self.parked.remove(home).into_iter().flatten() {
+            let Some(waiting) = self.waiting.get(&place.1) else { continue };
+            if let Some(lane) = self.lanes.get_mut(&namespace) {
+                lane.unpark(place, &waiting.requirements);
+            }
+        }
+    }
+
     pub(super) fn position(&self, attempt: &AttemptId) -> Position {
         let waiting = self.waiting.len();
         let Some((id, it)) = self.waiting.get_key_value(attempt) else {
@@ -166,10 +188,17 @@ impl Lane {
         if next.is_none() {
             self.by_shape.remove(&shape);
         }
-        if let Some(shape) = self.heads.remove(place)
-            && let Some(next) = next
-        {
-            self.heads.insert(next, shape);
+        self.heads.remove(place);
+        // Also of one that was parked.
+        if let Some(next) = next.filter(|next| next > place) {
+            self.heads.insert(next, requirements.clone());
+        }
+    }
+
+    fn unpark(&mut self, place: Place, requirements: &Arc<Requirements>) {
+        let places = self.by_shape.get(&shape(&place.1, requirements));
+        if places.and_then(BTreeSet::first) == Some(&place) {
+            self.heads.insert(place, requirements.clone());
         }
     }
 
