@@ -8,13 +8,14 @@ use prost_build::Config;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::{Label, Type};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "tenon/agent/v1/session.proto",
     "tenon/raft/v1/peers.proto",
     "tenon/control/v1/runs.proto",
     "tenon/control/v1/events.proto",
     "tenon/control/v1/cluster.proto",
     "tenon/control/v1/agents.proto",
+    "tenon/control/v1/trust.proto",
 ];
 
 /// Everything of this package can be JSON.

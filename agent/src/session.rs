@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tenon_client::Error;
 use tenon_client::connect::{MAX_MESSAGE, connect, random};
 use tenon_client::route::Route;
+use tenon_client::{Access, Error};
 use tenon_proto::agent::v1::agents_client::AgentsClient;
 use tenon_proto::agent::v1::{
     AgentMessage, CoordinatorMessage, Heartbeat, Welcome, agent_message, coordinator_message,
@@ -28,10 +28,12 @@ const WAITING: usize = 64;
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where an agent dials in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ServeOptions {
     /// Nodes of the cluster, some or all: as [`tenon_client::connect::urls`] gives them.
     pub servers: Vec<String>,
+    /// What the cluster is shown: the agent's certificate, where it has one.
+    pub access: Access,
 }
 
 /// What becomes of an agent's connection, for people.
@@ -79,7 +81,7 @@ pub(crate) async fn dial(
     sessions: mpsc::Sender<Session>,
     mut on_change: impl FnMut(Change),
 ) -> SessionError {
-    let mut route = Route::new(options.servers, random());
+    let mut route = Route::new(options.servers.clone(), random());
     let mut cluster = None;
     let mut told = false;
     loop {
@@ -88,7 +90,8 @@ pub(crate) async fn dial(
         let mut welcomed = |welcome: &Welcome| {
             on_change(Change::Connected { url: next.url.clone(), node: welcome.node_name.clone() });
         };
-        let lost = converse(&next.url, &sessions, &mut cluster, &mut welcomed).await;
+        let lost =
+            converse(&next.url, &options.access, &sessions, &mut cluster, &mut welcomed).await;
         let error = match lost {
             Lost::Never(error) => error,
             Lost::After(error) => {
@@ -120,11 +123,12 @@ enum Lost {
 /// One session from the first dial to its end.
 async fn converse(
     url: &str,
+    access: &Access,
     sessions: &mpsc::Sender<Session>,
     cluster: &mut Option<String>,
     welcomed: &mut dyn FnMut(&Welcome),
 ) -> Lost {
-    let channel = match connect(url).await {
+    let channel = match connect(url, access).await {
         Ok(channel) => channel,
         Err(error) => return Lost::Never(error),
     };
@@ -225,7 +229,7 @@ fn broken(url: &str, message: &str) -> Error {
 fn for_good(error: &Error) -> Option<SessionError> {
     let Error::Refused(refusal) = error else { return None };
     let family = refusal.code.split('/').next().unwrap_or_default();
-    matches!(family, "conflict" | "denied" | "invalid").then(|| SessionError {
+    matches!(family, "conflict" | "denied" | "invalid" | "unauthenticated").then(|| SessionError {
         code: refusal.code.clone(),
         message: refusal.message.clone(),
         hint: refusal.hint.clone(),

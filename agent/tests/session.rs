@@ -152,7 +152,7 @@ async fn until(cluster: &Arc<Mutex<Cluster>>, what: &str, holds: impl Fn(&Cluste
 }
 
 fn options(cluster: &Arc<Mutex<Cluster>>) -> ServeOptions {
-    ServeOptions { servers: cluster.lock().unwrap().urls.clone() }
+    ServeOptions { servers: cluster.lock().unwrap().urls.clone(), ..Default::default() }
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn output_waits_while_there_is_no_coordinator() {
     let shutdown = CancellationToken::new();
     let (changes, mut changed) = tokio::sync::mpsc::unbounded_channel();
     let agent = agent(&backend).serve(
-        ServeOptions { servers: vec![url.clone()] },
+        ServeOptions { servers: vec![url.clone()], ..Default::default() },
         shutdown.clone(),
         move |change| {
             changes.send(change).unwrap();

@@ -8,6 +8,7 @@ use tenon_agent::guard::{self, GuardOptions, OnExpiry};
 use tenon_agent::owner::Owner;
 use tenon_agent::spool::{DiskSpool, Found, SpoolOptions};
 use tenon_agent::{Agent, AgentOptions, Change, ServeOptions};
+use tenon_client::Access;
 use tenon_client::connect::urls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::args::{AgentArgs, GuardArgs, LeaseExpiry};
 use crate::exit::{Exit, Failure};
 use crate::remote::{needs_cluster, runtime};
 use crate::run::backend::{self, Wanted};
-use crate::{machine, random, terminal};
+use crate::{joining, machine, random, terminal};
 
 /// `tenon agent`.
 pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result<Exit, Failure> {
@@ -35,7 +36,20 @@ pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result
         memory_bytes: args.memory_mib.map_or_else(machine::memory, |mib| mib << 20),
         images: Vec::new(),
     };
-    runtime()?.block_on(serve(args, options, servers, data_dir, (spool, found)))
+    runtime()?.block_on(async {
+        let dir = data_dir.join("tls");
+        let identity = joining::agent(&dir, &options.name, &servers, args.join.as_deref()).await?;
+        let spool = (spool, found);
+        let Some(identity) = identity else {
+            return serve(args, options, servers, Access::default(), data_dir, spool).await;
+        };
+        let access = Access::of_machine(identity.clone());
+        tokio::select! {
+            ended = serve(args, options, servers.clone(), access, data_dir, spool) => ended,
+            // It never ends.
+            () = joining::renew(&dir, &servers, &identity) => Ok(Exit::Success),
+        }
+    })
 }
 
 /// Where the agent lives, made if it is not there yet.
@@ -63,6 +77,7 @@ async fn serve(
     args: &AgentArgs,
     options: AgentOptions,
     servers: Vec<String>,
+    access: Access,
     data_dir: PathBuf,
     (spool, found): (DiskSpool, Found),
 ) -> Result<Exit, Failure> {
@@ -108,12 +123,13 @@ async fn serve(
     };
     let agent =
         Agent::new(options, Arc::clone(&backend)).with_spool(spool, found).with_guard(guard);
-    let serving = agent.serve(ServeOptions { servers }, shutdown.clone(), |change| match change {
-        Change::Connected { url, node } => {
-            terminal::note(&format!("connected to {node} at {url}"));
-        }
-        Change::Alone { why } => terminal::note(&format!("{why}; trying again")),
-    });
+    let serving =
+        agent.serve(ServeOptions { servers, access }, shutdown.clone(), |change| match change {
+            Change::Connected { url, node } => {
+                terminal::note(&format!("connected to {node} at {url}"));
+            }
+            Change::Alone { why } => terminal::note(&format!("{why}; trying again")),
+        });
     tokio::pin!(serving);
     let ended = loop {
         tokio::select! {

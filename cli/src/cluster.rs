@@ -15,6 +15,7 @@ use tenon_reporter::pretty::bytes;
 use crate::args::{BackupArgs, ClusterCommand};
 use crate::coordinator;
 use crate::exit::{Exit, Failure};
+use crate::founding;
 use crate::inspect::{answer, table};
 use crate::remote::{self, Remote};
 use crate::terminal;
@@ -27,6 +28,7 @@ pub fn cluster(command: &ClusterCommand, server: Option<&str>) -> Result<Exit, F
     match command {
         ClusterCommand::Restore(args) => return coordinator::restore(args),
         ClusterCommand::Recover(args) => return coordinator::recover(args),
+        ClusterCommand::Init(args) if args.data_dir.is_some() => return founding::init(args),
         _ => {}
     }
     let server = server.ok_or_else(|| remote::needs_cluster("cluster"))?;
@@ -75,7 +77,12 @@ async fn ask_leader(status: &mut ClusterStatus) {
     if status.role == "leader" || status.leader_url.is_empty() {
         return;
     }
-    let options = Options { deadline: LEADER, attempt: LEADER, ..Options::default() };
+    let options = Options {
+        deadline: LEADER,
+        attempt: LEADER,
+        access: remote::access(),
+        ..Options::default()
+    };
     let Ok(leader) = Client::new(&[&status.leader_url], options) else { return };
     if let Ok(theirs) = leader.status().await
         && theirs.role == "leader"

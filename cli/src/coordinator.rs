@@ -9,11 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_client::connect::urls;
+use tenon_coordinator::node::TLS_DIR;
 use tenon_coordinator::seal::SealKey;
-use tenon_coordinator::server::{Change, ControlPlane, Fault, ServerOptions, check_address, serve};
+use tenon_coordinator::server::{
+    Change, ControlPlane, Fault, Limits, ServerOptions, check_address, serve,
+};
 use tenon_coordinator::{Handle, Node, NodeOptions, PersistPoints, node};
 use tenon_engine::plan::Packing;
 use tenon_reporter::spans::{self, Exporter};
+use tenon_trust::SharedIdentity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -21,40 +25,103 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs};
 use crate::exit::{Exit, Failure};
-use crate::{machine, terminal};
+use crate::remote::needs_cluster;
+use crate::{founding, joining, machine, terminal};
 
 /// The key file that is used when none is named.
 const KEY_FILE: &str = "secrets.key";
 /// How long a new node may take to make a cluster of itself.
 const BOOTSTRAP: Duration = Duration::from_secs(30);
+/// Between looks at the age of the node's certificate.
+const RENEWAL: Duration = Duration::from_secs(3600);
 /// How long a node that stops tries to hand its leadership over while it still answers.
 const FAREWELL: Duration = Duration::from_secs(3);
 
 /// `tenon coordinator`.
-pub fn coordinator(args: &CoordinatorArgs, state_dir: &Path) -> Result<Exit, Failure> {
+///
+/// Whether the node speaks TLS and wants to know who asks is decided once, at the beginning of its
+/// cluster; after that its data directory says it.
+pub fn coordinator(
+    args: &CoordinatorArgs,
+    server: Option<&str>,
+    state_dir: &Path,
+) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Environment, format!("cannot start: {error}")))?;
     let data_dir = args.data_dir.clone().unwrap_or_else(|| state_dir.join("coordinator"));
     let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
-    let listener = runtime.block_on(listen(args))?;
+    let is_new = !data_dir.join("node.json").exists();
+    let has_certificate = data_dir.join(TLS_DIR).join("own.key").exists();
+    let joins = args.join.is_some() && is_new && !has_certificate;
+    let founds = args.bootstrap && is_new;
+    let secured = has_certificate || joins || args.tls;
+    let listener = runtime.block_on(listen(args, secured || founds))?;
     let address = listener.local_addr().map_err(|error| cannot_listen(&args.listen, &error))?;
-    let options = options(args, &data_dir, address)?;
+    let secured = secured || founds && !args.insecure && !address.ip().is_loopback();
+    if has_certificate && args.insecure {
+        let message = "this node has a certificate, and its cluster has to know who asks";
+        return Err(Failure::new(Exit::Usage, message).hint("leave --insecure out"));
+    }
+    let mut options = options(args, &data_dir, address, secured)?;
+    let servers = server.map(|server| urls(&[server])).transpose()?;
+    if joins {
+        let servers = servers.as_deref().ok_or_else(|| needs_cluster("coordinator --join"))?;
+        let token = args.join.as_deref().unwrap_or_default();
+        let dir = data_dir.join(TLS_DIR);
+        let joined = runtime.block_on(joining::node(&dir, &options.url, servers, token))?;
+        options.key = Some(take_key(&joined.secrets_key, options.key, args, &data_dir)?);
+    }
     let url = options.url.clone();
     let node = Node::start(options, runtime.handle().clone()).map_err(refused)?;
-    let result = runtime.block_on(run(args, &node, listener, &url));
+    let plan = Plan { args, data_dir: &data_dir, founds_secured: founds && secured, servers };
+    let result = runtime.block_on(run(&plan, &node, listener, &url));
     // Hands the leadership over and writes what is to be written; the first error explains most.
     let stopped = node.stop().map_err(refused);
     result.and_then(|exit| stopped.map(|()| exit))
 }
 
-async fn listen(args: &CoordinatorArgs) -> Result<TcpListener, Failure> {
+/// What the node is to do besides serving.
+struct Plan<'a> {
+    args: &'a CoordinatorArgs,
+    data_dir: &'a Path,
+    /// It makes a cluster that has to know who asks.
+    founds_secured: bool,
+    servers: Option<Vec<String>>,
+}
+
+/// The key that came with joining becomes the node's own.
+fn take_key(
+    text: &str,
+    own: Option<SealKey>,
+    args: &CoordinatorArgs,
+    data_dir: &Path,
+) -> Result<SealKey, Failure> {
+    let key = SealKey::parse(text).map_err(|error| Failure::new(Exit::Environment, error))?;
+    match own {
+        Some(own) if own.fingerprint() == key.fingerprint() => {}
+        Some(_) => {
+            let message = "this node has another secrets key than the cluster";
+            return Err(Failure::new(Exit::Usage, message)
+                .hint("leave --secrets-key out: joining brings the key"));
+        }
+        None => {
+            let path = args.secrets_key.clone().unwrap_or_else(|| data_dir.join(KEY_FILE));
+            write_key(&path, &key).map_err(|error| {
+                Failure::new(Exit::Environment, format!("cannot write {}: {error}", path.display()))
+            })?;
+        }
+    }
+    Ok(key)
+}
+
+async fn listen(args: &CoordinatorArgs, secured: bool) -> Result<TcpListener, Failure> {
     let addresses = tokio::net::lookup_host(&args.listen)
         .await
         .map_err(|error| cannot_listen(&args.listen, &error))?;
     for address in addresses {
-        check_address(address, args.insecure).map_err(fault)?;
+        check_address(address, args.insecure || secured).map_err(fault)?;
     }
     TcpListener::bind(&args.listen).await.map_err(|error| cannot_listen(&args.listen, &error))
 }
@@ -69,6 +136,7 @@ fn options(
     args: &CoordinatorArgs,
     data_dir: &Path,
     address: SocketAddr,
+    secured: bool,
 ) -> Result<NodeOptions, Failure> {
     if args.election_ms < 4 * args.heartbeat_ms {
         let message = format!(
@@ -78,15 +146,20 @@ fn options(
         return Err(Failure::new(Exit::Usage, message)
             .hint("a leader must be able to miss some heartbeats without being replaced"));
     }
+    let scheme = if secured { "https" } else { "http" };
     let url = match &args.advertise {
         Some(url) => urls(&[url])?.remove(0),
         None if address.ip().is_unspecified() => {
             let message = format!("{address} is no address at which others can reach this node");
             return Err(Failure::new(Exit::Usage, message)
-                .hint("say where they can: --advertise http://HOST:PORT"));
+                .hint(format!("say where they can: --advertise {scheme}://HOST:PORT")));
         }
-        None => format!("http://{address}"),
+        None => format!("{scheme}://{address}"),
     };
+    if !url.starts_with(&format!("{scheme}://")) {
+        let message = format!("--advertise {url}: this node is reached at {scheme}://");
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let name = args.name.clone().unwrap_or_else(machine::name);
     let key = key(args, data_dir)?;
     let tick = Duration::from_millis(args.heartbeat_ms) / 2;
@@ -124,19 +197,37 @@ fn key(args: &CoordinatorArgs, data_dir: &Path) -> Result<Option<SealKey>, Failu
             Err(cannot("read", error)
                 .hint("make one: head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n' > FILE"))
         }
-        Err(_) if args.bootstrap => {
-            let key = SealKey::random().map_err(refused)?;
-            make_dir(data_dir)
-                .and_then(|()| write_key(&path, &key))
-                .map_err(|error| cannot("write", error).hint("--data-dir chooses another place"))?;
-            terminal::note(&format!(
-                "made a secrets key, {}: other nodes of the cluster need it too, and so does whoever \
-                 restores a backup",
-                path.display()
-            ));
-            Ok(Some(key))
-        }
+        Err(_) if args.bootstrap => new_key(&path, data_dir).map(Some),
         Err(_) => Ok(None),
+    }
+}
+
+/// A key for a cluster that begins.
+fn new_key(path: &Path, data_dir: &Path) -> Result<SealKey, Failure> {
+    let key = SealKey::random().map_err(refused)?;
+    make_dir(data_dir).and_then(|()| write_key(path, &key)).map_err(|error| {
+        let message = format!("cannot write the secrets key {}: {error}", path.display());
+        Failure::new(Exit::Environment, message).hint("--data-dir chooses another place")
+    })?;
+    terminal::note(&format!(
+        "made a secrets key, {}: other nodes of the cluster need it too, and so does whoever \
+         restores a backup",
+        path.display()
+    ));
+    Ok(key)
+}
+
+/// The key that is named, or in its place in the data directory; made where it is not there.
+pub fn key_or_new(named: Option<&Path>, data_dir: &Path) -> Result<SealKey, Failure> {
+    let path = named.map_or_else(|| data_dir.join(KEY_FILE), Path::to_owned);
+    match fs::read_to_string(&path) {
+        Ok(text) => SealKey::parse(&text)
+            .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => new_key(&path, data_dir),
+        Err(error) => {
+            let message = format!("cannot read the secrets key {}: {error}", path.display());
+            Err(Failure::new(Exit::Environment, message))
+        }
     }
 }
 
@@ -152,7 +243,7 @@ fn write_key(path: &Path, key: &SealKey) -> std::io::Result<()> {
 
 /// Serves until a signal comes or the node cannot go on.
 async fn run(
-    args: &CoordinatorArgs,
+    plan: &Plan<'_>,
     node: &Node,
     listener: TcpListener,
     url: &str,
@@ -165,12 +256,16 @@ async fn run(
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let handle = node.handle();
-    if args.bootstrap && handle.member().is_none() {
+    let Plan { args, data_dir, .. } = *plan;
+    if plan.founds_secured {
+        founding::found_with_file(&handle, data_dir).await?;
+    } else if args.bootstrap && handle.member().is_none() {
         let deadline = tokio::time::Instant::now() + BOOTSTRAP;
         let change = Change::Init { peers: Vec::new() };
         handle.change(change, deadline).await.map_err(fault)?;
     }
-    if handle.member().is_none() {
+    let identity = handle.ensure_identity().map_err(fault)?;
+    if handle.member().is_none() && identity.is_none() {
         terminal::note("this node belongs to no cluster yet: `tenon cluster init` makes one");
     }
     let mut tasks = JoinSet::new();
@@ -181,10 +276,21 @@ async fn run(
         tasks.spawn(handle.clone().export_traces(exporter));
     }
     let shutdown = CancellationToken::new();
-    let options = ServerOptions { insecure: args.insecure, ..ServerOptions::default() };
+    let mut limits = Limits::default();
+    if let Some(seconds) = args.agent_certificate_seconds {
+        limits.agent_certificate = Duration::from_secs(seconds);
+    }
+    let audit = match &identity {
+        Some(_) => Some(handle.audit().map_err(refused)?),
+        None => None,
+    };
+    let options =
+        ServerOptions { insecure: args.insecure, identity: identity.clone(), audit, limits };
     let metrics = Arc::clone(handle.metrics());
     let serving = serve(Arc::new(handle.clone()), metrics, listener, options, shutdown.clone());
     tokio::pin!(serving);
+    let background = background(plan, &handle, identity, url);
+    tokio::pin!(background);
     terminal::print(&format!("listening on {url}\n"))?;
     tokio::select! {
         served = &mut serving => return served.map(|()| Exit::Success).map_err(fault),
@@ -192,6 +298,7 @@ async fn run(
         _ = interrupt.recv() => {}
         // Why not is what stopping it says.
         () = ended(&handle) => return Ok(Exit::Environment),
+        () = &mut background => {}
     }
     terminal::note("stopping");
     // Whoever asks meanwhile is still answered, so nothing that was asked fails.
@@ -203,6 +310,22 @@ async fn run(
     }
     shutdown.cancel();
     serving.await.map(|()| Exit::Success).map_err(fault)
+}
+
+/// Becomes a member, if the node has joined and is none yet; then keeps the certificate new, for ever.
+async fn background(plan: &Plan<'_>, handle: &Handle, own: Option<SharedIdentity>, url: &str) {
+    let Some(own) = own else { return std::future::pending().await };
+    if handle.member().is_none()
+        && let Some(servers) = &plan.servers
+    {
+        joining::become_member(servers, &own, url, &handle.options().name).await;
+    }
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        if let Err(error) = handle.ensure_identity() {
+            terminal::note(&format!("cannot renew this node's certificate: {error}"));
+        }
+    }
 }
 
 /// Waits until the node is a member that cannot go on.
@@ -222,13 +345,13 @@ async fn ended(handle: &Handle) {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "this is what map_err hands over")]
-fn refused(error: tenon_coordinator::Error) -> Failure {
+pub fn refused(error: tenon_coordinator::Error) -> Failure {
     Failure::new(Exit::Environment, format!("{error} [{}]", error.code()))
         .hint("is the data directory writable, its disk not full, and no other node using it?")
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "this is what map_err hands over")]
-fn fault(error: Fault) -> Failure {
+pub fn fault(error: Fault) -> Failure {
     let failure = Failure::new(Exit::Environment, &error);
     match error.0.hint.is_empty() {
         true => failure,

@@ -11,9 +11,11 @@ mod coordinator;
 mod doctor;
 mod events;
 mod exit;
+mod founding;
 mod graph;
 mod input;
 mod inspect;
+mod joining;
 mod logs;
 mod machine;
 mod pages;
@@ -22,6 +24,7 @@ mod remote;
 mod run;
 mod runs;
 mod terminal;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -60,6 +63,7 @@ fn start() -> Result<Exit, Failure> {
     // An empty one is how a configured server is left aside.
     let server = cli.server.filter(|server| !server.trim().is_empty());
     let server = server.as_deref();
+    remote::show_to_clusters(cli.token.as_deref(), cli.ca.as_deref())?;
     match cli.command {
         Command::Run(args) => run::run(*args, server, state_dir),
         Command::Validate(args) => inspect::validate(&args),
@@ -76,7 +80,7 @@ fn start() -> Result<Exit, Failure> {
             }
             None => events::events(&args, &state_dir),
         },
-        Command::Coordinator(args) => coordinator::coordinator(&args, &state_dir),
+        Command::Coordinator(args) => coordinator::coordinator(&args, server, &state_dir),
         Command::Agent(args) if args.print_config => {
             terminal::print(&config::explain(&command, &matches, "agent", &files))
                 .map(|()| Exit::Success)
@@ -84,6 +88,8 @@ fn start() -> Result<Exit, Failure> {
         Command::Agent(args) => agent::agent(&args, server, &state_dir),
         Command::Agents(args) => agents::agents(&args.command, server),
         Command::Guard(args) => agent::guard(args),
+        Command::Tokens(args) => trust::tokens(&args.command, server),
+        Command::Certificates(args) => trust::certificates(&args.command, server),
         Command::Cluster(args) => cluster::cluster(&args.command, server),
         Command::Doctor(args) => doctor::doctor(&args, &state_dir),
         Command::Version(args) => inspect::version(&args),

@@ -3,13 +3,18 @@
 use tenon_proto::control::v1::cluster_client::ClusterClient;
 use tenon_proto::control::v1::control_client::ControlClient;
 use tenon_proto::control::v1::fleet_client::FleetClient;
+use tenon_proto::control::v1::trust_client::TrustClient;
 use tenon_proto::control::v1::{
     AddMemberRequest, Agent, BackupChunk, BackupRequest, CancelRunRequest, ClusterStatus,
-    CordonAgentRequest, DrainAgentRequest, ExplainRunRequest, ExplainRunResponse, GetAgentRequest,
-    GetRunObjectsRequest, GetRunRequest, InitRequest, ListAgentsRequest, ListAgentsResponse,
-    ListRunsRequest, ListRunsResponse, ProbeRequest, ProbeResponse, RemoveAgentRequest,
-    RemoveAgentResponse, RemoveMemberRequest, RerunRunRequest, RerunRunResponse, Run, RunObjects,
-    StatusRequest, SubmitRequest, SubmitResponse, TransferRequest, UncordonAgentRequest,
+    CordonAgentRequest, CreateJoinTokenRequest, CreateJoinTokenResponse, CreateTokenRequest,
+    CreateTokenResponse, DrainAgentRequest, ExplainRunRequest, ExplainRunResponse, GetAgentRequest,
+    GetRunObjectsRequest, GetRunRequest, InitRequest, JoinRequest, JoinResponse, ListAgentsRequest,
+    ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListRunsRequest,
+    ListRunsResponse, ListTokensRequest, ListTokensResponse, ProbeRequest, ProbeResponse,
+    RemoveAgentRequest, RemoveAgentResponse, RemoveMemberRequest, RenewRequest, RenewResponse,
+    RerunRunRequest, RerunRunResponse, RevokeCertificateRequest, RevokeCertificateResponse,
+    RevokeTokenRequest, RevokeTokenResponse, Run, RunObjects, StatusRequest, SubmitRequest,
+    SubmitResponse, TransferRequest, UncordonAgentRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -30,6 +35,10 @@ fn cluster(channel: Channel) -> ClusterClient<Channel> {
 
 fn fleet(channel: Channel) -> FleetClient<Channel> {
     FleetClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
+
+fn trust(channel: Channel) -> TrustClient<Channel> {
+    TrustClient::new(channel)
 }
 
 /// Defines a method that asks one question until it is answered.
@@ -80,6 +89,24 @@ calls! {
     remove: RemoveMemberRequest => ClusterStatus, cluster, IfRefused;
     /// Hands leadership over.
     transfer: TransferRequest => ClusterStatus, cluster, IfRefused;
+    /// Lets a machine in that shows a join token.
+    join: JoinRequest => JoinResponse, trust, Always;
+    /// Gives an agent its next certificate.
+    renew: RenewRequest => RenewResponse, trust, Always;
+    /// What the caller may do.
+    who_am_i: WhoAmIRequest => WhoAmIResponse, trust, Always;
+    /// Makes an API token.
+    create_token: CreateTokenRequest => CreateTokenResponse, trust, IfRefused;
+    /// All tokens, without their secrets.
+    list_tokens: ListTokensRequest => ListTokensResponse, trust, Always;
+    /// Makes a token good no more.
+    revoke_token: RevokeTokenRequest => RevokeTokenResponse, trust, IfRefused;
+    /// Makes a join token.
+    create_join_token: CreateJoinTokenRequest => CreateJoinTokenResponse, trust, IfRefused;
+    /// The agents that have certificates.
+    list_certificates: ListCertificatesRequest => ListCertificatesResponse, trust, Always;
+    /// Shuts an agent out.
+    revoke_certificate: RevokeCertificateRequest => RevokeCertificateResponse, trust, Always;
     /// Agrees on an entry that changes nothing.
     probe: ProbeRequest => ProbeResponse, cluster, Always;
 }
@@ -124,7 +151,7 @@ impl Client {
         let node = self.node(Instant::now() + self.options().deadline).await?;
         let failed = |status: &tonic::Status| Error::of_status(&node.url, status);
         let mut stream = cluster(node.channel.clone())
-            .backup(BackupRequest {})
+            .backup(self.options().access.request(BackupRequest {}))
             .await
             .map_err(|status| failed(&status))?
             .into_inner();

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
+use crate::access::Access;
 use crate::connect::{connect, random, urls};
 use crate::error::{Error, Result};
 use crate::notice::Notice;
@@ -19,6 +20,8 @@ pub struct Options {
     pub deadline: Duration,
     /// How long one node may take to answer before another one is asked.
     pub attempt: Duration,
+    /// What the cluster is shown.
+    pub access: Access,
     /// Told when a node does not answer, and when one does again.
     pub on_notice: Arc<dyn Fn(Notice) + Send + Sync>,
 }
@@ -28,6 +31,7 @@ impl Default for Options {
         Options {
             deadline: Duration::from_secs(60),
             attempt: Duration::from_secs(10),
+            access: Access::default(),
             on_notice: Arc::new(|_| {}),
         }
     }
@@ -109,7 +113,7 @@ impl Client {
                 Err(error) => return Err(out_of_time(began, last.unwrap_or(error))),
             };
             let until = deadline.min(Instant::now() + self.options().attempt);
-            let mut request = Request::new(question.clone());
+            let mut request = self.options().access.request(question.clone());
             request.set_timeout(until.saturating_duration_since(Instant::now()));
             let answer = timeout_at(until, ask(node.channel.clone(), request)).await;
             let (error, certain) = match answer {
@@ -157,7 +161,7 @@ impl Client {
                 return Err(last.unwrap_or(Error::Unreachable { url: next.url, message }));
             }
             sleep_until(began).await;
-            match timeout_at(deadline, connect(&next.url)).await {
+            match timeout_at(deadline, connect(&next.url, &self.options().access)).await {
                 Ok(Ok(channel)) => {
                     let node = Node { url: next.url.as_str().into(), channel };
                     self.state().current = Some(node.clone());

@@ -3,8 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+use tenon_trust::tls::Expect;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::access::Access;
 use crate::error::{Error, Result};
 
 /// How long a node may take to accept a connection.
@@ -46,9 +48,8 @@ fn url(text: &str) -> Result<String> {
     };
     let uri: Uri = full.parse().map_err(|_| refuse("this is no URL"))?;
     match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(refuse("TLS is not supported yet; use http://")),
-        _ => return Err(refuse("only http:// is supported")),
+        Some("http" | "https") => {}
+        _ => return Err(refuse("only https:// and http:// are supported")),
     }
     if uri.host().is_none_or(str::is_empty) {
         return Err(refuse("it names no host"));
@@ -62,18 +63,19 @@ fn url(text: &str) -> Result<String> {
     Ok(full.trim_end_matches('/').to_owned())
 }
 
-/// Connects to a node.
-pub async fn connect(url: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
-        .map_err(|_| Error::Server { url: url.to_owned(), reason: "this is no URL" })?
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_ANSWER)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
-    endpoint.connect().await.map_err(|error| Error::unreachable(url, &error))
+/// Connects to a node, whichever it is.
+pub async fn connect(url: &str, access: &Access) -> Result<Channel> {
+    let tune = |endpoint: Endpoint| {
+        endpoint
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_ANSWER)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+    };
+    access.dial(url, Expect::AnyNode, tune).await
 }
 
 /// Bits that no two clients share: for jitter and for keys, not for secrets.
@@ -87,15 +89,14 @@ mod tests {
 
     #[test]
     fn urls_as_people_write_them() {
-        let urls = urls(&["a:1,http://b:2/", " [::1]:3 ", "a:1", ""]).unwrap();
-        assert_eq!(urls, ["http://a:1", "http://b:2", "http://[::1]:3"]);
+        let urls = urls(&["a:1,http://b:2/", " [::1]:3 ", "a:1", "", "https://c:4"]).unwrap();
+        assert_eq!(urls, ["http://a:1", "http://b:2", "http://[::1]:3", "https://c:4"]);
     }
 
     #[test]
     fn what_is_no_address_is_refused_with_a_reason() {
         for (text, reason) in [
-            ("https://a:1", "TLS"),
-            ("ftp://a:1", "only http"),
+            ("ftp://a:1", "only https"),
             ("http://a", "no port"),
             ("a", "no port"),
             ("http://a:1/api", "no path"),

@@ -26,6 +26,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What is to be shown to a cluster is of no use.
+    #[error("{0}")]
+    Access(&'static str),
     /// The cluster refused, for this reason.
     #[error("{}", .0.message)]
     Refused(Box<control::Error>),
@@ -60,6 +63,7 @@ impl Error {
     pub fn code(&self) -> &str {
         match self {
             Error::NoServer | Error::Server { .. } => "invalid/server",
+            Error::Access(_) => "invalid/access",
             Error::Refused(error) => &error.code,
             Error::Unreachable { .. } => "unavailable/transport",
             Error::Deadline { .. } => "unavailable/cluster",

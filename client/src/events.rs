@@ -131,7 +131,8 @@ impl Events {
         let node = self.client.node(deadline).await?;
         let mut service =
             EventsClient::new(node.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let error = match timeout(ANSWER, service.subscribe(self.request.clone())).await {
+        let request = self.client.options().access.request(self.request.clone());
+        let error = match timeout(ANSWER, service.subscribe(request)).await {
             Ok(Ok(answer)) => {
                 let stream = answer.into_inner();
                 return Ok(Open { node, stream, since: Instant::now() });

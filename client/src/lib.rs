@@ -2,8 +2,10 @@
 //!
 //! [`Client`] is for users and programs: every call is repeated until it is answered or its deadline
 //! is over, and repeating one never does a thing twice. [`route`] and [`connect`] are what agents
-//! use to find their coordinator. Connections are plain HTTP/2.
+//! use to find their coordinator. [`Access`] is what they show:
+//! with it connections are TLS, and only the cluster that is meant is told a secret.
 
+mod access;
 mod calls;
 mod client;
 pub mod connect;
@@ -12,6 +14,7 @@ mod events;
 mod notice;
 pub mod route;
 
+pub use access::Access;
 pub use calls::BackupError;
 pub use client::{Client, Options};
 pub use error::{Error, Result};

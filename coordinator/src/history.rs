@@ -22,6 +22,14 @@ pub(crate) fn summary_of(submission: &Submission, time: Time) -> Summary {
     Summary::new(submission.run_id, &metadata.namespace, &metadata.name, kind, time)
 }
 
+/// The namespace of the run object.
+pub(crate) fn namespace_of(submission: &Submission) -> String {
+    match &submission.run {
+        RunObject::PipelineRun(run) => run.metadata.namespace.clone(),
+        RunObject::TaskRun(run) => run.metadata.namespace.clone(),
+    }
+}
+
 /// The labels of the run object.
 pub(crate) fn labels_of(submission: &Submission) -> BTreeMap<String, String> {
     match &submission.run {

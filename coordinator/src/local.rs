@@ -171,6 +171,8 @@ impl Local {
                     let waiting = waiting.clone();
                     Box::new(move |retired| tell_end(&waiting, &end, retired))
                 },
+                // The agent is this process.
+                forged: Box::new(|_, _| {}),
                 metrics: Arc::new(Metrics::new()),
                 standing: Arc::default(),
             },

@@ -52,6 +52,7 @@ pub fn grpc_code(code: &str) -> Code {
         "gone" => Code::OutOfRange,
         "unavailable" => Code::Unavailable,
         "deadline" => Code::DeadlineExceeded,
+        "unauthenticated" => Code::Unauthenticated,
         "denied" | "peer" => Code::PermissionDenied,
         "unsupported" => Code::Unimplemented,
         _ => Code::Internal,

@@ -23,7 +23,7 @@ pub use certificate::{Certificate, Subject};
 pub use error::{Error, Result};
 pub use identity::{Identity, SharedIdentity};
 pub use methods::{METHODS, Method, Reach, Right, method};
-pub use role::{Grant, Role};
+pub use role::{Grant, NoSuchRole, Role};
 pub use state::{
     AgentRecord, ApiToken, AuthorityRecord, Change, Done, JoinToken, Refusal, Trust, Used,
 };

@@ -29,6 +29,9 @@ pub struct Trust {
     /// Join tokens by id.
     #[serde(default)]
     pub join_tokens: BTreeMap<String, JoinToken>,
+    /// Nodes that have joined and are no members yet, with the time at which they did.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joining: BTreeMap<u64, Millis>,
     /// Agents that have certificates, by name.
     #[serde(default)]
     pub agents: BTreeMap<String, AgentRecord>,
@@ -257,6 +260,7 @@ impl Trust {
                     }
                 };
                 token.used = Some(Used { at: now, by, node: Some(id) });
+                self.joining.insert(id, now);
                 return Ok(Done::Node(id));
             }
             Change::Renew { agent, with, serial, until } => {
@@ -332,10 +336,16 @@ impl Trust {
         self.join_tokens.retain(|_, token| {
             token.used.as_ref().map_or(token.expires, |used| used.at) + KEEP_MS > now
         });
+        self.joining.retain(|_, since| *since + KEEP_MS > now);
         for record in self.agents.values_mut() {
             record.serials.retain(|_, until| *until > now);
             record.revoked.retain(|_, until| *until > now);
         }
+    }
+
+    /// A node has become a member; it joins no more. Says whether it did before.
+    pub fn became_member(&mut self, id: u64) -> bool {
+        self.joining.remove(&id).is_some()
     }
 
     /// The API token that somebody shows, if it is good at `now`.

@@ -32,9 +32,22 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
 
-    /// Make a cluster of this node alone, unless it belongs to one already
+    /// Make a cluster of this node alone, unless it belongs to one already. Where others can reach it,
+    /// or with --tls, the cluster has to know who asks: the first token is in admin.token in --data-dir
     #[arg(long)]
     pub bootstrap: bool,
+
+    /// Join the cluster that --server names, with this token of `tenon tokens join --node`
+    #[arg(long, value_name = "TOKEN", hide_default_value = true, conflicts_with = "bootstrap")]
+    pub join: Option<String>,
+
+    /// Speak TLS and want to know who asks, also where only this machine can reach it
+    #[arg(long, conflicts_with = "insecure")]
+    pub tls: bool,
+
+    /// How long certificates of agents are good, in seconds: for tests
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    pub agent_certificate_seconds: Option<u64>,
 
     /// The key that Secrets are stored under, the same on every node; without one, runs with Secrets
     /// are refused [default: secrets.key in --data-dir, which --bootstrap makes]
@@ -107,6 +120,10 @@ pub struct AgentArgs {
     /// What runs the steps: auto is Docker where it answers, else host
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendChoice,
+
+    /// Join the cluster with this token of `tenon tokens join`, if this agent has not joined before
+    #[arg(long, value_name = "TOKEN", hide_default_value = true)]
+    pub join: Option<String>,
 
     /// A label that a pod's nodeSelector may ask for; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -215,13 +232,33 @@ pub enum ClusterCommand {
 
 /// Make a cluster of started, empty nodes
 ///
-/// The node that --server names becomes the first member, the others follow.
+/// With --data-dir, on the machine of the first node and before it is started: makes a cluster that
+/// speaks TLS and has to know who asks, and prints the first token, for an admin, this once. Other
+/// nodes join it with `tenon coordinator --join`. Without, the node that --server names becomes the
+/// first member of a cluster in which anybody may do anything, and the others follow.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  \
+#[command(after_help = "Examples:\n  \
+    tenon cluster init --data-dir /var/lib/tenon --advertise https://c1:7070\n  \
     tenon cluster init --server http://c1:7070 --peer http://c2:7070 --peer http://c3:7070")]
 pub struct InitArgs {
+    /// Where the first node is to store everything; it must be empty or not there
+    #[arg(long, value_name = "DIR", requires = "advertise")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where other nodes, agents and clients will reach the first node
+    #[arg(long, value_name = "URL", requires = "data_dir")]
+    pub advertise: Option<String>,
+
+    /// The first node's name [default: the host's name]
+    #[arg(long, value_name = "NAME", requires = "data_dir")]
+    pub name: Option<String>,
+
+    /// The key that Secrets are stored under [default: secrets.key in --data-dir, which is made]
+    #[arg(long, value_name = "FILE", requires = "data_dir")]
+    pub secrets_key: Option<PathBuf>,
+
     /// Another node that becomes a member at once; may be repeated
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "data_dir")]
     pub peer: Vec<String>,
 
     /// How to print the answer

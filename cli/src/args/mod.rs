@@ -8,6 +8,7 @@ mod cluster;
 mod history;
 mod inspect;
 mod run;
+mod trust;
 
 use std::path::PathBuf;
 
@@ -15,8 +16,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use agents::{AgentsArgs, AgentsCommand};
 pub use cluster::{
-    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, GuardArgs, LeaseExpiry,
-    PlacementChoice, RecoverArgs, RestoreArgs,
+    AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, GuardArgs, InitArgs,
+    LeaseExpiry, PlacementChoice, RecoverArgs, RestoreArgs,
 };
 pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
@@ -27,6 +28,7 @@ pub use inspect::{
     VersionArgs,
 };
 pub use run::{BackendChoice, RunArgs};
+pub use trust::{CertificatesArgs, CertificatesCommand, TokensArgs, TokensCommand};
 
 /// Run Tekton pipelines on your own machines, without Kubernetes.
 #[derive(Debug, Parser)]
@@ -51,6 +53,15 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
+    /// The API token to show the cluster, where it wants to know who asks; better TENON_TOKEN than the
+    /// command line, which other users of the machine see
+    #[arg(long, global = true, value_name = "TOKEN", hide_default_value = true)]
+    pub token: Option<String>,
+
+    /// The certificate of the cluster's authority (PEM); a token knows the authority without it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -72,6 +83,8 @@ pub enum Command {
     #[command(hide = true)]
     Guard(GuardArgs),
     Cluster(ClusterArgs),
+    Tokens(TokensArgs),
+    Certificates(CertificatesArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
     Completions(CompletionsArgs),

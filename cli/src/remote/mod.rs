@@ -1,6 +1,7 @@
 //! Commands against a cluster. What a cluster does is the coordinator's, how it is reached the
 //! client's; here questions are asked and answers printed.
 
+mod access;
 mod events;
 mod find;
 mod run;
@@ -14,6 +15,7 @@ use tenon_client::{Client, Notice, Options};
 
 use crate::exit::{Exit, Failure};
 
+pub use access::{access, show_to_clusters};
 pub use events::{events, logs};
 pub use run::run;
 pub use runs::{cancel, explain, list, rerun, show};
@@ -40,7 +42,8 @@ pub fn with<T>(
             Notice::Retrying { why } => say.say(&format!("{why}; trying again")),
             Notice::Answering { url } => say.say(&format!("{url} answers")),
         });
-        let client = Client::new(&[servers], Options { on_notice, ..Options::default() })?;
+        let client =
+            Client::new(&[servers], Options { access: access(), on_notice, ..Options::default() })?;
         work(Remote { client, voice }).await
     })
 }
@@ -65,9 +68,11 @@ impl From<tenon_client::Error> for Failure {
         let exit = match (family, error.code()) {
             ("invalid", "invalid/manifest" | "invalid/nothing-to-run") => Exit::Validation,
             ("invalid" | "not-found" | "conflict" | "gone" | "too-large", _) => Exit::Usage,
-            ("unavailable" | "deadline" | "overloaded" | "denied" | "unsupported", _) => {
-                Exit::Environment
-            }
+            (
+                "unavailable" | "deadline" | "overloaded" | "denied" | "unauthenticated"
+                | "unsupported",
+                _,
+            ) => Exit::Environment,
             _ => Exit::Internal,
         };
         let mut text = format!("{error} [{}]", error.code());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tenon_engine::command::CancelMode;
-use tenon_engine::{RunId, Submission, Time};
+use tenon_engine::{AttemptId, RunId, Submission, Time};
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, Progress};
 use tenon_proto::raft::v1::{Chunk, FetchRequest};
 
@@ -252,6 +252,13 @@ pub enum Output {
     FetchFailed(Descriptor),
     /// The snapshot's state is installed.
     Installed,
+    /// An agent has reported of what another one has been given; it changed nothing.
+    Forged {
+        /// The agent that did.
+        agent: String,
+        /// Of which attempt.
+        attempt: AttemptId,
+    },
     /// The members have changed.
     Members(BTreeMap<u64, Member>),
 }

@@ -295,6 +295,9 @@ impl Coordinator {
             for agent in effects.decided {
                 self.duties.know(&agent, engine, agents);
             }
+            for (agent, attempt) in effects.forged {
+                self.out.push(Output::Forged { agent, attempt });
+            }
             self.acknowledge(effects.reports);
         }
         for retired in effects.retired {

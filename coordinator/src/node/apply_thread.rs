@@ -84,6 +84,7 @@ pub(super) struct Links {
     pub members: Box<dyn Fn(std::collections::BTreeMap<u64, Member>) + Send>,
     pub progress: Box<dyn Fn(Progress) + Send>,
     pub retired: Box<dyn FnMut(Retired) + Send>,
+    pub forged: super::running::OnForged,
     pub metrics: Arc<Metrics>,
     pub standing: Arc<Standing>,
 }
@@ -281,6 +282,7 @@ impl ApplyThread {
                     let _ = waiting.send(answer);
                 }
             }
+            Output::Forged { agent, attempt } => (self.links.forged)(&agent, &attempt),
             Output::Retired(retired) => (self.links.retired)(retired),
             Output::SnapshotMade(descriptor) => {
                 self.links.metrics.snapshots.get_or_create(&[("outcome", "made")]).inc();

@@ -15,6 +15,8 @@ use tenon_proto::control::v1::{
     Agent, ClusterStatus, ExplainRunResponse, Member as WireMember, ProbeResponse, Run,
 };
 use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tenon_trust::{Authority, Done, Trust};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::apply_thread::now;
@@ -234,6 +236,7 @@ impl ControlPlane for Handle {
         };
         let Some(member) = self.member() else {
             return ClusterStatus {
+                node: self.joined_as().unwrap_or(0),
                 node_name: self.options().name.clone(),
                 role: "uninitialised".to_owned(),
                 software,
@@ -347,7 +350,9 @@ impl ControlPlane for Handle {
     async fn change(&self, change: Change, deadline: Instant) -> Result<()> {
         let changed = match change {
             Change::Init { peers } => self.init(&peers, deadline).await,
-            Change::Add { url, name, learner } => self.add(&url, &name, learner, deadline).await,
+            Change::Add { url, name, learner, only } => {
+                self.add(&url, &name, learner, only, deadline).await
+            }
             Change::Remove { member, force } => self.remove(&member, force, deadline).await,
             Change::Transfer { to } => self.transfer(&to, deadline).await,
         };
@@ -375,6 +380,24 @@ impl ControlPlane for Handle {
             }),
             other => Err(Fault::internal(format!("a probe gave {other:?}"))),
         }
+    }
+
+    fn trust(&self) -> watch::Receiver<Arc<Trust>> {
+        self.trust_view()
+    }
+
+    async fn change_trust(&self, change: tenon_trust::Change, deadline: Instant) -> Result<Done> {
+        self.joined()?;
+        self.agree_on_trust(change, deadline).await
+    }
+
+    fn authority(&self) -> Result<Authority> {
+        self.joined()?;
+        self.open_authority()
+    }
+
+    fn secrets_key(&self) -> Result<String> {
+        self.key_for_joining()
     }
 
     async fn session(&self, hello: Hello) -> Result<Session> {

@@ -46,7 +46,7 @@ impl Handle {
         self.become_member(identity).await?;
         self.until(deadline, "this node to lead its cluster", |status| status.leads_fully).await?;
         for url in peers {
-            self.add_locked(url, "", false, deadline).await?;
+            self.add_locked(url, "", false, None, deadline).await?;
         }
         Ok(())
     }
@@ -70,6 +70,12 @@ impl Handle {
                 "this node does not have the secrets key of the cluster",
             )
             .hint("give it the same file with --secrets-key, then add it again"));
+        }
+        if self.joined_as().is_some_and(|joined_as| joined_as != request.id) {
+            return Err(Fault::new(
+                "conflict/certificate",
+                "this node has joined under another id",
+            ));
         }
         let peer =
             |peer: &Peer| (peer.id, Member { name: peer.name.clone(), url: peer.url.clone() });
@@ -108,9 +114,18 @@ impl Handle {
     }
 
     /// Adds the empty node at `url`.
-    pub async fn add(&self, url: &str, name: &str, learner: bool, deadline: Instant) -> Result<()> {
+    ///
+    /// With `only`, only if it is the node that has joined under this id.
+    pub async fn add(
+        &self,
+        url: &str,
+        name: &str,
+        learner: bool,
+        only: Option<u64>,
+        deadline: Instant,
+    ) -> Result<()> {
         let _changing = self.shared.changing.lock().await;
-        self.add_locked(url, name, learner, deadline).await
+        self.add_locked(url, name, learner, only, deadline).await
     }
 
     async fn add_locked(
@@ -118,6 +133,7 @@ impl Handle {
         url: &str,
         name: &str,
         learner: bool,
+        only: Option<u64>,
         deadline: Instant,
     ) -> Result<()> {
         let member = self.leading_member()?;
@@ -125,8 +141,11 @@ impl Handle {
         let known = known.into_iter().find(|(_, known)| known.url == url);
         let id = match known {
             Some((id, _)) => id,
-            None => self.invite(&member, url, name, deadline).await?,
+            None => self.invite(&member, url, name, only, deadline).await?,
         };
+        if only.is_some_and(|only| only != id) {
+            return Err(not_itself());
+        }
         let caught_up = |status: &Status| {
             status.peers.iter().any(|peer| {
                 peer.id == id
@@ -150,18 +169,34 @@ impl Handle {
         member: &MemberNode,
         url: &str,
         name: &str,
+        only: Option<u64>,
         deadline: Instant,
     ) -> Result<u64> {
-        let reserved = self.request(Request::NewNode, as_time(deadline)).await?;
-        let Reply::NewNode(id) = reserved else {
-            return Err(Fault::internal("reserving an id gave something else"));
-        };
         let unreachable = |why: String| {
             Fault::new("unavailable/new-node", format!("cannot reach the new node at {url}: {why}"))
                 .hint("is `tenon coordinator` running there, and is the URL right?")
         };
-        let client = transport::connect(url).await;
-        let mut client = client.map_err(|error| unreachable(error.to_string()))?;
+        let own = self.identity();
+        let id = match &own {
+            Some(own) => {
+                let id = transport::id_of(url, own).await.map_err(&unreachable)?;
+                if only.is_some_and(|only| only != id) {
+                    return Err(not_itself());
+                }
+                if !member.trust.newest().joining.contains_key(&id) {
+                    let message = format!("the node at {url} has not joined this cluster");
+                    return Err(Fault::new("denied/not-joined", message)
+                        .hint("start it with --join and a token of `tenon tokens join --node`"));
+                }
+                id
+            }
+            None => match self.request(Request::NewNode, as_time(deadline)).await? {
+                Reply::NewNode(id) => id,
+                _ => return Err(Fault::internal("reserving an id gave something else")),
+            },
+        };
+        let client = transport::connect(url, id, own.as_ref()).await;
+        let mut client = client.map_err(&unreachable)?;
         let mut members = member.members.borrow().clone();
         let mut new = Member { name: name.to_owned(), url: url.to_owned() };
         members.insert(id, new.clone());
@@ -335,6 +370,10 @@ impl Handle {
             _ => Err(self.not_leader()),
         }
     }
+}
+
+fn not_itself() -> Fault {
+    Fault::new("denied/not-itself", "a node adds itself to the cluster, and no other")
 }
 
 fn already_member(handle: &Handle) -> Fault {

@@ -28,10 +28,11 @@ mod session;
 pub mod standing;
 mod traces;
 mod transport;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tenon_consensus::{ConfState, Core, LogOptions, LogWriter};
@@ -39,6 +40,7 @@ use tenon_engine::plan::Packing;
 use tenon_journal::disk::{self, Disk};
 use tenon_proto::raft::v1::Header;
 use tenon_store::SledStore;
+use tenon_trust::SharedIdentity;
 use tokio::sync::{mpsc, watch};
 
 use crate::coordinator::{Coordinator, Input, KEEP_CLAIMS_MS, Options, PersistPoints};
@@ -47,9 +49,12 @@ use crate::error::{Error, Result};
 use crate::event_log::{EventLog, EventLogReader};
 use crate::recorder::Recorder;
 use crate::replica::snapshot::SnapshotSource;
-use crate::replica::{Configuration, Member, Replica, RunIndex};
+use crate::replica::{Configuration, Member, Replica, RunIndex, TrustView};
 use crate::seal::SealKey;
 use crate::server::Metrics;
+use crate::server::audit::Audit;
+pub use trust::TLS_DIR;
+
 use apply_thread::FromUser;
 use identity::Identity;
 use raft_thread::RaftInput;
@@ -127,6 +132,12 @@ struct Shared {
     changing: tokio::sync::Mutex<()>,
     /// The members, as far as they are known.
     members: watch::Sender<BTreeMap<u64, Member>>,
+    /// The node's own certificate, where the cluster has an authority.
+    own: RwLock<Option<SharedIdentity>>,
+    /// Where calls that change something are written down.
+    audit: OnceLock<Audit>,
+    /// What a node that is no member knows of trust: nothing.
+    unknown: TrustView,
 }
 
 /// A node that is a member: the ways into it.
@@ -143,6 +154,8 @@ pub struct MemberNode {
     pub members: watch::Receiver<BTreeMap<u64, Member>>,
     /// Becomes true when the node cannot go on.
     pub ended: watch::Receiver<bool>,
+    /// Whom the cluster trusts.
+    pub trust: TrustView,
     /// How it stands.
     pub standing: Arc<Standing>,
     raft: std::sync::mpsc::Sender<RaftInput>,
@@ -165,6 +178,9 @@ impl Node {
             became_member,
             changing: tokio::sync::Mutex::new(()),
             members: watch::channel(BTreeMap::new()).0,
+            own: RwLock::new(None),
+            audit: OnceLock::new(),
+            unknown: TrustView::default(),
             options,
         });
         if let Some(identity) = identity {
@@ -237,6 +253,7 @@ impl Shared {
         };
         let snapshots = SnapshotSource::new(disk.clone(), dir.join("snapshots"), events.journal());
         let index = replica.index().clone();
+        let trust = replica.trust().clone();
         let coordinator = Coordinator::new(
             Options {
                 node: identity.node,
@@ -260,8 +277,13 @@ impl Shared {
             let (identity, shared) = (identity.clone(), self.clone());
             Arc::new(move |to| shared.header(&identity, to))
         };
+        let dialler = {
+            let shared = self.clone();
+            Arc::new(move || shared.own())
+        };
         let transport = transport::Transport::new(
             header,
+            dialler,
             members_receiver.clone(),
             inboxes.raft.clone(),
             self.runtime.clone(),
@@ -307,6 +329,10 @@ impl Shared {
                 },
                 progress: Box::new(|_| {}),
                 retired: Box::new(|_| {}),
+                forged: {
+                    let shared = self.clone();
+                    Box::new(move |agent, attempt| shared.note_forged(agent, attempt))
+                },
                 metrics: self.metrics.clone(),
                 standing: standing.clone(),
             },
@@ -317,6 +343,7 @@ impl Shared {
             events,
             snapshots,
             members: members_receiver,
+            trust,
             ended: running.ended.clone(),
             standing,
             raft,
@@ -326,6 +353,10 @@ impl Shared {
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(member));
         self.became_member.send_replace(true);
         Ok(())
+    }
+
+    fn own(&self) -> Option<SharedIdentity> {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn header(&self, identity: &Identity, to: u64) -> Header {

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tenon_consensus::{Core, LogWriter, Outgoing};
+use tenon_engine::AttemptId;
 use tenon_proto::agent::v1::Progress;
 use tenon_proto::raft::v1::FetchRequest;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +25,9 @@ const USERS: usize = 1024;
 /// Applied entries that stay in the log for members that are behind.
 const KEEP_ENTRIES: u64 = 5_000;
 
+/// Told of an agent that reports of what it was not given.
+pub(crate) type OnForged = Box<dyn Fn(&str, &AttemptId) + Send>;
+
 /// What the threads need of the world.
 pub(crate) struct World {
     pub send: Box<dyn Fn(Outgoing) + Send>,
@@ -31,6 +35,7 @@ pub(crate) struct World {
     pub members: Box<dyn Fn(std::collections::BTreeMap<u64, Member>) + Send>,
     pub progress: Box<dyn Fn(Progress) + Send>,
     pub retired: Box<dyn FnMut(Retired) + Send>,
+    pub forged: OnForged,
     pub metrics: Arc<Metrics>,
     pub standing: Arc<Standing>,
 }
@@ -95,6 +100,7 @@ impl Running {
                 members: world.members,
                 progress: world.progress,
                 retired: world.retired,
+                forged: world.forged,
                 metrics: world.metrics.clone(),
                 standing: world.standing.clone(),
             },

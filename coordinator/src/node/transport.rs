@@ -6,11 +6,16 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tenon_client::Access;
 use tenon_consensus::{NodeId, Outgoing};
+use tenon_proto::control::v1::StatusRequest;
+use tenon_proto::control::v1::cluster_client::ClusterClient;
 use tenon_proto::raft::v1::peers_client::PeersClient;
 use tenon_proto::raft::v1::{
     Batch, Chunk, FetchRequest, Header, PeerMessage, peer_message, peer_reply,
 };
+use tenon_trust::SharedIdentity;
+use tenon_trust::tls::Expect;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -40,6 +45,7 @@ const FETCH: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Transport {
     header: Arc<dyn Fn(NodeId) -> Header + Send + Sync>,
+    own: Arc<dyn Fn() -> Option<SharedIdentity> + Send + Sync>,
     members: watch::Receiver<BTreeMap<NodeId, Member>>,
     peers: Arc<Mutex<BTreeMap<NodeId, mpsc::Sender<Outgoing>>>>,
     raft: Sender<RaftInput>,
@@ -47,14 +53,15 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// `header` says who speaks to whom; members are found under the URLs in `members`.
+    /// `header` says who speaks to whom, `own` is the node's certificate; members are found under the URLs in `members`.
     pub fn new(
         header: Arc<dyn Fn(NodeId) -> Header + Send + Sync>,
+        own: Arc<dyn Fn() -> Option<SharedIdentity> + Send + Sync>,
         members: watch::Receiver<BTreeMap<NodeId, Member>>,
         raft: Sender<RaftInput>,
         runtime: tokio::runtime::Handle,
     ) -> Transport {
-        Transport { header, members, peers: Arc::default(), raft, runtime }
+        Transport { header, own, members, peers: Arc::default(), raft, runtime }
     }
 
     /// Sends one message, or drops it when its receiver is unknown or too far behind.
@@ -113,7 +120,9 @@ impl Transport {
         queue: &mut mpsc::Receiver<Outgoing>,
     ) -> Stream {
         let Some(url) = self.url(to) else { return Stream::Refused };
-        let Ok(mut client) = connect(&url).await else { return Stream::Refused };
+        let Ok(mut client) = connect(&url, to, (self.own)().as_ref()).await else {
+            return Stream::Refused;
+        };
         let (sender, receiver) = mpsc::channel(BATCHES);
         let header =
             PeerMessage { message: Some(peer_message::Message::Header((self.header)(to))) };
@@ -173,7 +182,7 @@ impl Transport {
         mut take: impl FnMut(Chunk) -> bool,
     ) -> Result<(), String> {
         let url = self.url(from).ok_or("its address is unknown")?;
-        let mut client = connect(&url).await.map_err(|error| error.to_string())?;
+        let mut client = connect(&url, from, (self.own)().as_ref()).await?;
         request.header = Some((self.header)(from));
         let chunks = tokio::time::timeout(FETCH, client.fetch(request)).await;
         let chunks = chunks.map_err(|_| "it did not answer in time")?;
@@ -203,17 +212,39 @@ enum Stream {
     Refused,
 }
 
-/// Connects to a node.
-pub(super) async fn connect(url: &str) -> Result<PeersClient<Channel>, tonic::transport::Error> {
-    let channel = Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(CONNECT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5))
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(8 << 20)
-        .initial_connection_window_size(16 << 20)
-        .connect()
-        .await?;
+/// Connects to the node with this id; with TLS, where this node has a certificate of its `own`.
+pub(super) async fn connect(
+    url: &str,
+    id: NodeId,
+    own: Option<&SharedIdentity>,
+) -> Result<PeersClient<Channel>, String> {
+    let channel = channel(url, Expect::Node(id), own).await?;
     Ok(PeersClient::new(channel).max_decoding_message_size(64 << 20))
+}
+
+/// The id of the node at a URL, which has a certificate of the cluster.
+pub(super) async fn id_of(url: &str, own: &SharedIdentity) -> Result<NodeId, String> {
+    let mut client = ClusterClient::new(channel(url, Expect::AnyNode, Some(own)).await?);
+    let status = tokio::time::timeout(FETCH, client.status(StatusRequest {})).await;
+    let status = status.map_err(|_| "it did not answer in time")?;
+    Ok(status.map_err(|status| status.message().to_owned())?.into_inner().node)
+}
+
+async fn channel(
+    url: &str,
+    expect: Expect,
+    own: Option<&SharedIdentity>,
+) -> Result<Channel, String> {
+    let tune = |endpoint: Endpoint| {
+        endpoint
+            .connect_timeout(CONNECT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(8 << 20)
+            .initial_connection_window_size(16 << 20)
+    };
+    let access = own.cloned().map(Access::of_machine).unwrap_or_default();
+    access.dial(url, expect, tune).await.map_err(|error| error.to_string())
 }

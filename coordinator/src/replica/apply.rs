@@ -71,6 +71,7 @@ impl Replica {
         let newest = self.meta.members.keys().next_back().map_or(0, |node| *node);
         self.meta.next_node = self.meta.next_node.max(newest + 1);
         self.meta.configuration = configuration;
+        self.note_members();
         self.applied(index, term, 64);
     }
 
@@ -309,8 +310,10 @@ impl Replica {
         // Its number is used up, whatever it says.
         let forged = self.engine.agent_of(&attempt).is_some_and(|placed_on| placed_on != agent);
         self.see_drained(&agent, time, &mut report);
+        let teller = forged.then(|| agent.clone());
         let next = self.take_number(agent, incarnation, number, effects);
         if forged {
+            effects.forged.extend(teller.filter(|_| next).map(|teller| (teller, attempt)));
             return Ok(Reply::Done { index });
         }
         if next || bugs::is_on(bugs::Bug::ApplyTwice) {

@@ -21,7 +21,7 @@ mod trust;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tenon_engine::{Engine, RunId, RunOutcome};
+use tenon_engine::{AttemptId, Engine, RunId, RunOutcome};
 use tenon_store::Store;
 use tenon_tekton::Object;
 
@@ -109,6 +109,8 @@ pub struct Effects {
     pub leader: Option<(u64, u64)>,
     /// Events that were recorded.
     pub events: u64,
+    /// Reports of what another agent has been given, which changed nothing: agent and attempt.
+    pub forged: Vec<(String, AttemptId)>,
     /// The members, or where they are reached, have changed.
     pub members_changed: bool,
 }

@@ -51,6 +51,19 @@ impl Replica {
         done
     }
 
+    /// Who is a member joins no more.
+    pub(super) fn note_members(&mut self) {
+        let newest = self.trust.newest();
+        if newest.joining.keys().any(|id| self.meta.members.contains_key(id)) {
+            let mut trust = Trust::clone(&newest);
+            for id in self.meta.members.keys() {
+                trust.became_member(*id);
+            }
+            self.trust.changed.store(true, Ordering::Relaxed);
+            self.trust.newest.send_replace(Arc::new(trust));
+        }
+    }
+
     pub(super) fn load_trust(&mut self) -> Result<()> {
         let trust = match self.store.get(keys::TRUST)? {
             Some(bytes) => {

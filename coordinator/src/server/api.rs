@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::access::Caller;
 use super::control_plane::{Change, ControlPlane, Items, Once, Readiness};
 use super::fault::{self, Fault, Result};
 use super::metrics::{Counted, Metrics};
@@ -37,13 +38,15 @@ const CATCHING_UP: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 4 << 10;
 
 /// What a request may be besides its content.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// When it must have been answered.
     pub deadline: Instant,
     /// The answer need not know of every write that was acknowledged before: for reads without a
     /// quorum.
     pub stale: bool,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// The operations of the control API.
@@ -78,15 +81,19 @@ impl Api {
             0..=AT_ONCE => prepare(request, largest)?,
             _ => blocking(move || prepare(request, largest)).await?,
         };
+        let namespace = crate::history::namespace_of(&prepared.submission);
+        asked.caller.says(format!("namespace {namespace}"));
+        asked.caller.may_in(&namespace)?;
         let started =
-            self.until(asked, self.node.submit(Box::new(prepared), once, asked.deadline)).await?;
+            self.until(&asked, self.node.submit(Box::new(prepared), once, asked.deadline)).await?;
+        asked.caller.says(format!("run {}", started.run.id));
         Ok(SubmitResponse { run: Some(started.run), replayed: started.replayed, warnings })
     }
 
     /// One run.
     pub async fn get_run(&self, request: GetRunRequest, asked: Asked) -> Result<Run> {
         let run = fields::run_id(&request.id)?;
-        self.read(asked, run, move |node| node.get(run)).await
+        self.read(&asked, run, move |node| node.get(run)).await
     }
 
     /// A page of runs.
@@ -95,19 +102,24 @@ impl Api {
         request: ListRunsRequest,
         asked: Asked,
     ) -> Result<ListRunsResponse> {
+        if !request.namespace.is_empty() {
+            asked.caller.may_in(&request.namespace)?;
+        }
         let query = Query::new(request)?;
-        self.barrier(asked).await?;
+        self.barrier(&asked).await?;
         let node = self.node.clone();
         // A rare filter looks at many runs: the page that is found in time has a successor.
         let until = asked.deadline - asked.deadline.duration_since(Instant::now()) / 4;
-        self.until(asked, blocking(move || page(&*node, &query, until))).await
+        let caller = asked.caller.clone();
+        self.until(&asked, blocking(move || page(&*node, &query, &caller, until))).await
     }
 
     /// Ends a run early.
     pub async fn cancel_run(&self, request: CancelRunRequest, asked: Asked) -> Result<Run> {
         let run = fields::run_id(&request.id)?;
         let cancel = fields::cancel(&request.mode, request.now, &request.message)?;
-        let cancelled = self.until(asked, self.node.cancel(run, cancel, asked.deadline)).await;
+        self.touch(&asked, run).await?;
+        let cancelled = self.until(&asked, self.node.cancel(run, cancel, asked.deadline)).await;
         let shown = self.show(run).await;
         match (cancelled, shown) {
             // Whoever repeats this, because the answer was lost, is to hear that it is done.
@@ -125,6 +137,7 @@ impl Api {
         asked: Asked,
     ) -> Result<RerunRunResponse> {
         let run = fields::run_id(&request.id)?;
+        self.touch(&asked, run).await?;
         let once = once(request.idempotency_key.as_deref(), || {
             let mut bytes = b"rerun".to_vec();
             RerunRunRequest { idempotency_key: None, ..request.clone() }
@@ -133,14 +146,15 @@ impl Api {
             bytes
         })?;
         let rerun = self.node.rerun(run, request.from_failed, once, asked.deadline);
-        let started = self.until(asked, rerun).await?;
+        let started = self.until(&asked, rerun).await?;
         Ok(RerunRunResponse { run: Some(started.run), replayed: started.replayed })
     }
 
     /// Starts a pending run.
     pub async fn release_run(&self, request: ReleaseRunRequest, asked: Asked) -> Result<Run> {
         let run = fields::run_id(&request.id)?;
-        self.until(asked, self.node.release(run, asked.deadline)).await?;
+        self.touch(&asked, run).await?;
+        self.until(&asked, self.node.release(run, asked.deadline)).await?;
         self.show(run).await
     }
 
@@ -151,7 +165,7 @@ impl Api {
         asked: Asked,
     ) -> Result<ExplainRunResponse> {
         let run = fields::run_id(&request.id)?;
-        self.read(asked, run, move |node| node.explain(run)).await
+        self.read(&asked, run, move |node| node.explain(run)).await
     }
 
     /// The run object and its children.
@@ -161,15 +175,20 @@ impl Api {
         asked: Asked,
     ) -> Result<RunObjects> {
         let run = fields::run_id(&request.id)?;
-        let yaml = self.read(asked, run, move |node| node.objects(run)).await?;
+        let yaml = self.read(&asked, run, move |node| node.objects(run)).await?;
         Ok(RunObjects { yaml })
     }
 
     /// A place in the event stream.
-    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription> {
+    pub async fn subscribe(
+        &self,
+        request: SubscribeRequest,
+        caller: &Caller,
+    ) -> Result<Subscription> {
         fields::kinds(&request.kinds)?;
         if !request.namespace.is_empty() {
             fields::namespace(&request.namespace)?;
+            caller.may_in(&request.namespace)?;
         }
         let run = match &*request.run {
             "" => None,
@@ -180,6 +199,7 @@ impl Api {
         }
         if let Some(run) = run {
             self.know(run).await?;
+            self.look_at(caller, run).await?;
         }
         let open = self.metrics.subscribers.get();
         if open >= self.limits.subscribers {
@@ -191,6 +211,7 @@ impl Api {
             follow: request.follow,
             run,
             namespace: request.namespace,
+            among: caller.namespaces(),
             kinds: request.kinds,
             tasks: request.tasks,
             steps: request.steps,
@@ -216,14 +237,18 @@ impl Api {
     /// Makes a cluster of this node.
     pub async fn init(&self, request: InitRequest, asked: Asked) -> Result<ClusterStatus> {
         request.peers.iter().try_for_each(|url| node_url("peers", url))?;
-        self.change(Change::Init { peers: request.peers }, asked).await
+        asked.caller.says("a new cluster");
+        self.change(Change::Init { peers: request.peers }, &asked).await
     }
 
     /// Adds a node.
     pub async fn add(&self, request: AddMemberRequest, asked: Asked) -> Result<ClusterStatus> {
         node_url("url", &request.url)?;
         let AddMemberRequest { url, name, learner } = request;
-        self.change(Change::Add { url, name, learner }, asked).await
+        asked.caller.says(format!("node at {url}"));
+        // A node that has joined adds itself, and nobody else.
+        let only = asked.caller.node();
+        self.change(Change::Add { url, name, learner, only }, &asked).await
     }
 
     /// Removes a node.
@@ -236,17 +261,19 @@ impl Api {
             return Err(Fault::new("invalid/member", "no member is named").field("member"));
         }
         let RemoveMemberRequest { member, force } = request;
-        self.change(Change::Remove { member, force }, asked).await
+        asked.caller.says(format!("member {member}"));
+        self.change(Change::Remove { member, force }, &asked).await
     }
 
     /// Hands leadership over.
     pub async fn transfer(&self, request: TransferRequest, asked: Asked) -> Result<ClusterStatus> {
-        self.change(Change::Transfer { to: request.to }, asked).await
+        asked.caller.says(format!("to {:?}", request.to));
+        self.change(Change::Transfer { to: request.to }, &asked).await
     }
 
     /// A copy of everything.
     pub async fn backup(&self, asked: Asked) -> Result<Items<Bytes>> {
-        self.until(asked, self.node.backup(asked.deadline)).await
+        self.until(&asked, self.node.backup(asked.deadline)).await
     }
 
     /// Agrees on an entry that changes nothing.
@@ -255,7 +282,7 @@ impl Api {
             let message = format!("the payload is larger than {} bytes", self.limits.probe_bytes);
             return Err(Fault::new("too-large/payload", message).field("payload"));
         }
-        self.until(asked, self.node.probe(payload, asked.deadline)).await
+        self.until(&asked, self.node.probe(payload, asked.deadline)).await
     }
 
     /// Counts a request when it is answered.
@@ -282,7 +309,7 @@ impl Api {
         result
     }
 
-    async fn change(&self, change: Change, asked: Asked) -> Result<ClusterStatus> {
+    async fn change(&self, change: Change, asked: &Asked) -> Result<ClusterStatus> {
         self.until(asked, self.node.change(change, asked.deadline)).await?;
         Ok(self.node.status())
     }
@@ -297,6 +324,25 @@ impl Api {
         self.node.read_barrier(Instant::now() + CATCHING_UP).await
     }
 
+    /// Faults a run that the caller may not change.
+    async fn touch(&self, asked: &Asked, run: RunId) -> Result<()> {
+        asked.caller.says(format!("run {run}"));
+        if asked.caller.sees_all() {
+            return Ok(());
+        }
+        self.until(asked, self.node.read_barrier(asked.deadline)).await?;
+        self.look_at(&asked.caller, run).await
+    }
+
+    /// Faults a run that the caller may not know of, as one that is not there.
+    async fn look_at(&self, caller: &Caller, run: RunId) -> Result<()> {
+        if caller.sees_all() {
+            return Ok(());
+        }
+        let found = self.show(run).await?;
+        if caller.sees(&found.namespace) { Ok(()) } else { Err(Fault::no_such_run(run)) }
+    }
+
     /// A run that was just changed.
     async fn show(&self, run: RunId) -> Result<Run> {
         let node = self.node.clone();
@@ -305,17 +351,18 @@ impl Api {
 
     async fn read<T: Send + 'static>(
         &self,
-        asked: Asked,
+        asked: &Asked,
         run: RunId,
         read: impl FnOnce(&dyn ControlPlane) -> Result<Option<T>> + Send + 'static,
     ) -> Result<T> {
         self.barrier(asked).await?;
+        self.look_at(&asked.caller, run).await?;
         let node = self.node.clone();
         let found = self.until(asked, blocking(move || read(&*node))).await?;
         found.ok_or_else(|| Fault::no_such_run(run))
     }
 
-    pub(super) async fn barrier(&self, asked: Asked) -> Result<()> {
+    pub(super) async fn barrier(&self, asked: &Asked) -> Result<()> {
         match asked.stale {
             true => Ok(()),
             false => self.until(asked, self.node.read_barrier(asked.deadline)).await,
@@ -325,7 +372,7 @@ impl Api {
     /// The node answers by the deadline. Should it not, the client is not made to wait.
     pub(super) async fn until<T>(
         &self,
-        asked: Asked,
+        asked: &Asked,
         answer: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         if self.shutdown.is_cancelled() {
@@ -453,7 +500,12 @@ fn prepare(
     }
 }
 
-fn page(node: &dyn ControlPlane, query: &Query, until: Instant) -> Result<ListRunsResponse> {
+fn page(
+    node: &dyn ControlPlane,
+    query: &Query,
+    caller: &Caller,
+    until: Instant,
+) -> Result<ListRunsResponse> {
     let mut runs: Vec<Run> = Vec::new();
     let mut last = None;
     let mut more = false;
@@ -466,7 +518,7 @@ fn page(node: &dyn ControlPlane, query: &Query, until: Instant) -> Result<ListRu
             return ControlFlow::Break(());
         }
         last = run.id.parse().ok();
-        if query.admits(&run) {
+        if query.admits(&run) && caller.sees(&run.namespace) {
             runs.push(run);
         }
         ControlFlow::Continue(())

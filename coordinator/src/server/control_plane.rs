@@ -14,6 +14,7 @@ use tenon_engine::command::CancelMode;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello};
 use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
 use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tenon_trust::{Authority, Done, Trust};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -70,6 +71,8 @@ pub enum Change {
         name: String,
         /// Without a vote.
         learner: bool,
+        /// Only if it is the node with this id.
+        only: Option<u64>,
     },
     /// Remove a node.
     Remove {
@@ -225,6 +228,20 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Agrees on an entry that changes nothing.
     async fn probe(&self, payload: Bytes, deadline: Instant) -> Result<ProbeResponse>;
+
+    // Trust.
+
+    /// Whom the cluster trusts, as this node sees it. Does not wait.
+    fn trust(&self) -> watch::Receiver<Arc<Trust>>;
+
+    /// Changes whom the cluster trusts.
+    async fn change_trust(&self, change: tenon_trust::Change, deadline: Instant) -> Result<Done>;
+
+    /// The cluster's authority, to sign with; `conflict/no-authority` where there is none.
+    fn authority(&self) -> Result<Authority>;
+
+    /// The key that Secrets are stored under, as text, for a node that joins.
+    fn secrets_key(&self) -> Result<String>;
 
     // Agents and peers.
 

@@ -90,6 +90,7 @@ impl Fault {
             "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
             "deadline" => StatusCode::GATEWAY_TIMEOUT,
             "denied" => StatusCode::FORBIDDEN,
+            "unauthenticated" => StatusCode::UNAUTHORIZED,
             "unsupported" if code == "unsupported/media-type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported" => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

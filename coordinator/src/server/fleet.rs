@@ -18,16 +18,16 @@ impl Api {
         _: ListAgentsRequest,
         asked: Asked,
     ) -> Result<ListAgentsResponse> {
-        self.barrier(asked).await?;
+        self.barrier(&asked).await?;
         let node = self.node.clone();
-        let agents = self.until(asked, blocking(move || node.agents())).await?;
+        let agents = self.until(&asked, blocking(move || node.agents())).await?;
         Ok(ListAgentsResponse { agents })
     }
 
     /// One agent, with what it runs.
     pub async fn get_agent(&self, request: GetAgentRequest, asked: Asked) -> Result<Agent> {
-        self.barrier(asked).await?;
-        self.show_agent(request.name, asked).await
+        self.barrier(&asked).await?;
+        self.show_agent(request.name, &asked).await
     }
 
     /// No new work for an agent.
@@ -60,19 +60,21 @@ impl Api {
         asked: Asked,
     ) -> Result<RemoveAgentResponse> {
         let name = named(request.name)?;
+        asked.caller.says(format!("agent {name}"));
         let decided = self.node.decide_agent(name, AgentDecision::Remove, asked.deadline);
-        self.until(asked, decided).await?;
+        self.until(&asked, decided).await?;
         Ok(RemoveAgentResponse {})
     }
 
     async fn decide(&self, name: String, change: AgentDecision, asked: Asked) -> Result<Agent> {
+        asked.caller.says(format!("agent {name}"));
         let name = named(name)?;
         let decided = self.node.decide_agent(name.clone(), change, asked.deadline);
-        self.until(asked, decided).await?;
-        self.show_agent(name, asked).await
+        self.until(&asked, decided).await?;
+        self.show_agent(name, &asked).await
     }
 
-    async fn show_agent(&self, name: String, asked: Asked) -> Result<Agent> {
+    async fn show_agent(&self, name: String, asked: &Asked) -> Result<Agent> {
         let name = named(name)?;
         let node = self.node.clone();
         let wanted = name.clone();

@@ -3,7 +3,9 @@
 //!
 //! It parses, checks, limits and formats; what a request does is the node's ([`ControlPlane`]).
 
+pub mod access;
 mod api;
+pub mod audit;
 mod batch;
 mod control_plane;
 mod deadline;
@@ -16,18 +18,24 @@ mod metrics;
 mod query;
 mod subscription;
 mod tasks;
+mod trust;
 mod wish;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt;
+use tenon_trust::SharedIdentity;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 
+use access::{Guard, listen};
 use api::Api;
+use audit::Audit;
 use tasks::Tasks;
 
 pub use control_plane::{
@@ -37,6 +45,7 @@ pub use control_plane::{
 pub use fault::{Fault, Result};
 pub use fleet::no_such_agent;
 pub use metrics::{Gauges, Metrics};
+pub use trust::{NODE_CERTIFICATE, after, hosts};
 
 /// How much is too much.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +58,10 @@ pub struct Limits {
     pub subscribers: i64,
     /// A stream of events says that it is alive after so long without an event.
     pub idle: Duration,
+    /// How long a connection may take to shake hands, and to say what it wants.
+    pub handshake: Duration,
+    /// How long an agent's certificate is good.
+    pub agent_certificate: Duration,
     /// A stream of events from which nothing is taken for so long, though there is something, ends.
     pub stall: Duration,
 }
@@ -60,16 +73,22 @@ impl Default for Limits {
             probe_bytes: 1 << 20,
             subscribers: 10_000,
             idle: Duration::from_secs(15),
+            handshake: Duration::from_secs(10),
+            agent_certificate: Duration::from_secs(30 * 24 * 3600),
             stall: Duration::from_secs(30),
         }
     }
 }
 
 /// How a server is to be run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     /// Listen on addresses that others can reach, although nothing checks who they are.
     pub insecure: bool,
+    /// Speak TLS with this certificate, and do for each caller only what is theirs.
+    pub identity: Option<SharedIdentity>,
+    /// Where calls that change something are written down.
+    pub audit: Option<Audit>,
     /// How much is too much.
     pub limits: Limits,
 }
@@ -99,7 +118,10 @@ pub fn check_address(address: SocketAddr, insecure: bool) -> Result<()> {
          can run anything"
     );
     Err(Fault::new("denied/insecure", message)
-        .hint("listen on a loopback address, or say --insecure if the network is trusted"))
+        .hint(
+            "make a cluster that knows who asks (`tenon cluster init --data-dir`, or --bootstrap), join \
+             one (--join), listen on a loopback address, or say --insecure if the network is trusted",
+        ))
 }
 
 /// Serves until `shutdown`. Then streams end with the reason, no further request is let in, and those
@@ -111,7 +133,9 @@ pub async fn serve(
     options: ServerOptions,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    check_address(listener.local_addr().map_err(Fault::internal)?, options.insecure)?;
+    let secured = options.identity.is_some();
+    check_address(listener.local_addr().map_err(Fault::internal)?, options.insecure || secured)?;
+    let guard = Guard { node: node.clone(), secured, audit: options.audit.clone() };
     let closing = CancellationToken::new();
     let (under_way, mut requests) = watch::channel(0);
     let api = Api {
@@ -123,10 +147,11 @@ pub async fn serve(
         limits: options.limits,
     };
     let tasks = Arc::new(Tasks::default());
-    let routes = grpc::add(http::router(&api).into(), &api, &tasks)?;
+    let routes = grpc::add(http::router(&api).into(), &api, &tasks, guard)?;
     drop(api);
     let incoming =
         TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEP_ALIVE));
+    let (ready, connections) = mpsc::channel(listen::READY);
     let serving = tonic::transport::Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -135,7 +160,10 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(connections),
+            closing.clone().cancelled_owned(),
+        );
     let stopping = async {
         shutdown.cancelled().await;
         let done = requests.wait_for(|requests| *requests == 0);
@@ -144,8 +172,11 @@ pub async fn serve(
         closing.cancel();
         tokio::time::sleep(LAST_ANSWERS).await;
     };
+    let listening =
+        listen::listen(incoming, options.identity, options.limits, options.audit, ready);
+    let serving = async { tokio::try_join!(listening, serving.map_err(Fault::internal)) };
     tokio::select! {
-        served = serving => served.map_err(Fault::internal),
+        served = serving => served.map(|_| ()),
         () = stopping => Ok(()),
     }
 }

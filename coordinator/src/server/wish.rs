@@ -1,6 +1,7 @@
 //! Which events a reader wants.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use tenon_engine::RunId;
@@ -16,6 +17,8 @@ pub struct Wish {
     pub run: Option<RunId>,
     /// Only this namespace; all when empty.
     pub namespace: String,
+    /// Only these namespaces; all when empty.
+    pub among: BTreeSet<String>,
     /// Only these kinds.
     pub kinds: Vec<String>,
     /// Only these tasks: the PipelineTask's name or the TaskRun's.
@@ -57,6 +60,8 @@ impl Wish {
         };
         (self.kinds.is_empty() || self.kinds.iter().any(|kind| *kind == head.kind))
             && (self.namespace.is_empty() || head.namespace.as_deref() == Some(&self.namespace))
+            && (self.among.is_empty()
+                || head.namespace.as_deref().is_some_and(|it| self.among.contains(it)))
             && among(&self.tasks, &[&head.task, &head.task_run])
             && among(&self.steps, &[&head.step])
     }

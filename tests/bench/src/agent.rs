@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
+use tenon_client::Access;
 use tenon_client::connect::connect;
 use tenon_client::route::Route;
 use tenon_proto::agent::v1::agents_client::AgentsClient;
@@ -131,7 +132,7 @@ impl Agent {
     }
 
     async fn converse(&mut self, url: &str) -> tenon_client::Result<()> {
-        let channel = connect(url).await?;
+        let channel = connect(url, &Access::default()).await?;
         let (outbox, inbox) = mpsc::channel(WAITING);
         let hello = agent_message::Message::Hello(self.hello());
         // The receiver is here.

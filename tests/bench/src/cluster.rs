@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tenon_client::{Client, Options};
+use tenon_client::{Access, Client, Options};
 use tenon_proto::control::v1::cluster_client::ClusterClient;
 use tenon_proto::control::v1::{ClusterStatus, InitRequest, StatusRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,7 +102,9 @@ impl Cluster {
 
     pub async fn connect(&self, number: usize) -> Result<Channel> {
         let url = self.url(number);
-        tenon_client::connect::connect(&url).await.map_err(|error| error.to_string())
+        tenon_client::connect::connect(&url, &Access::default())
+            .await
+            .map_err(|error| error.to_string())
     }
 
     pub async fn status(&self, number: usize) -> Result<ClusterStatus> {

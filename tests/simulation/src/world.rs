@@ -641,7 +641,10 @@ impl World {
             Output::ToAgent(session, message) => self.tell_agent(life, session, message),
             Output::Close(session, reason) => self.close_session(life, session, reason),
             Output::Answer(token, answer) => return self.answer(life, token, answer),
-            Output::Retired(_) | Output::Progress(_) | Output::Members(_) => {}
+            Output::Retired(_)
+            | Output::Progress(_)
+            | Output::Members(_)
+            | Output::Forged { .. } => {}
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Service};
+use super::{Answers, Service, caller};
 use crate::server::control_plane::Session;
 use crate::server::fault::{Fault, Result};
 
@@ -24,9 +24,12 @@ impl Agents for Service {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let caller = caller(&request);
         let mut inbound = request.into_inner();
         let open = async {
             let hello = hello(&mut inbound).await?;
+            caller.says(format!("as agent {}", hello.name));
+            caller.may_be_agent(&hello.name)?;
             self.api.node.session(hello).await
         };
         let session = self.api.counted("grpc", "agent_session", open).await?;

@@ -8,7 +8,7 @@ use tenon_proto::raft::v1::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, Service};
+use super::{Answers, Service, caller};
 use crate::server::api::stopping;
 use crate::server::fault::{Fault, Result};
 
@@ -58,10 +58,12 @@ impl Peers for Service {
         &self,
         request: Request<Streaming<PeerMessage>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let caller = caller(&request);
         let mut inbound = request.into_inner();
         let greet = async {
             match inbound.message().await {
                 Ok(Some(PeerMessage { message: Some(peer_message::Message::Header(header)) })) => {
+                    caller.may_be_node(header.from)?;
                     Ok((header.from, self.api.node.greet(&header)?))
                 }
                 Ok(_) => Err(malformed()),
@@ -83,9 +85,11 @@ impl Peers for Service {
         &self,
         request: Request<FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
+        let caller = caller(&request);
         let request = request.into_inner();
         let fetch = async {
             let header = request.header.as_ref().ok_or_else(malformed)?;
+            caller.may_be_node(header.from)?;
             self.api.node.greet(header)?;
             self.api.node.fetch(request).await
         };

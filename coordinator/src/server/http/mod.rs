@@ -10,6 +10,7 @@ mod parameters;
 mod probes;
 mod runs;
 mod table;
+mod trust;
 
 use std::collections::HashMap;
 
@@ -22,7 +23,9 @@ use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use futures_util::future::BoxFuture;
 
+use super::access::{Caller, Outcome};
 use super::api::{Api, Asked};
+use super::audit::Called;
 use super::deadline;
 use super::fault::{Fault, Result};
 use parameters::Parameters;
@@ -36,6 +39,12 @@ struct Call {
     query: Parameters,
     parts: Parts,
     body: Body,
+}
+
+/// Method, path, and the gRPC method whose rights it has, of every route.
+#[cfg(test)]
+pub(super) fn routes() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    table::ROUTES.iter().map(|route| (route.method, route.path, route.rights))
 }
 
 /// What does a request.
@@ -77,13 +86,21 @@ async fn answer(
         let mut query = Parameters::parse(&parts.uri)?;
         query.refuse_unknown(route.parameters)?;
         let stale = query.flag("stale")?.unwrap_or(false);
-        let asked = Asked { deadline: deadline::of(&parts.headers)?, stale };
+        let caller = parts.extensions.get::<Caller>().cloned().unwrap_or_else(Caller::everybody);
+        caller.may(route.rights)?;
+        let asked = Asked { deadline: deadline::of(&parts.headers)?, stale, caller };
         (route.handler)(Call { api, asked, path, query, parts, body }).await
     };
-    match counted.counted("http", route.id, done).await {
+    let mut response = match counted.counted("http", route.id, done).await {
         Ok(response) => response,
-        Err(fault) => fault_response(&fault),
-    }
+        Err(fault) => {
+            let mut response = fault_response(&fault);
+            response.extensions_mut().insert(Outcome(fault.code().to_owned()));
+            response
+        }
+    };
+    response.extensions_mut().insert(Called(route.rights));
+    response
 }
 
 async fn not_found(request: Request) -> Response {
@@ -104,6 +121,9 @@ async fn not_found(request: Request) -> Response {
 fn fault_response(fault: &Fault) -> Response {
     let status = fault.http_status();
     let mut response = (status, Json(&*fault.0)).into_response();
+    if status.as_u16() == 401 {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     if status.as_u16() == 503 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

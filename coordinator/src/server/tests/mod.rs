@@ -3,12 +3,14 @@
 
 mod http;
 mod node;
+mod rights;
 mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tenon_trust::SharedIdentity;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -30,11 +32,15 @@ struct Server {
 
 impl Server {
     async fn start(limits: Limits) -> Server {
-        let node = Arc::new(MadeUp::new());
+        Server::start_as(MadeUp::new(), limits, None).await
+    }
+
+    async fn start_as(node: MadeUp, limits: Limits, identity: Option<SharedIdentity>) -> Server {
+        let node = Arc::new(node);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let options = ServerOptions { insecure: false, limits };
+        let options = ServerOptions { limits, identity, ..ServerOptions::default() };
         let mut serving = JoinSet::new();
         let serve =
             serve(node.clone(), Arc::new(Metrics::new()), listener, options, shutdown.clone());

@@ -11,6 +11,7 @@ use tenon_journal::output::{ChunkBuilder, Stream};
 use tenon_proto::agent::v1::Hello;
 use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
 use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tenon_trust::{Authority, Done, Trust};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -25,6 +26,9 @@ pub struct MadeUp {
     pub runs: Mutex<BTreeMap<RunId, Run>>,
     pub keys: Mutex<BTreeMap<String, (String, RunId)>>,
     pub quorum: AtomicBool,
+    pub trust: watch::Sender<Arc<Trust>>,
+    /// Certificate and key.
+    pub authority: (String, String),
     /// Told when a request begins to wait for the quorum.
     pub waiting: tokio::sync::Notify,
 }
@@ -127,11 +131,14 @@ impl EventSource for Records {
 impl MadeUp {
     pub fn new() -> MadeUp {
         let (visible, _) = watch::channel(0);
+        let (authority, key) = Authority::random(crate::server::access::now()).unwrap();
         MadeUp {
             events: Arc::new(Records { first: Mutex::new(1), records: Mutex::default(), visible }),
             runs: Mutex::default(),
             keys: Mutex::default(),
             quorum: AtomicBool::new(true),
+            trust: watch::channel(Arc::default()).0,
+            authority: (authority.certificate().to_owned(), key),
             waiting: tokio::sync::Notify::new(),
         }
     }
@@ -281,6 +288,26 @@ impl ControlPlane for MadeUp {
     async fn probe(&self, _: Bytes, deadline: Instant) -> Result<ProbeResponse> {
         self.agreed(deadline).await?;
         Ok(ProbeResponse { index: 9, term: 3, micros: 1 })
+    }
+
+    fn trust(&self) -> watch::Receiver<Arc<Trust>> {
+        self.trust.subscribe()
+    }
+
+    async fn change_trust(&self, change: tenon_trust::Change, _: Instant) -> Result<Done> {
+        let mut trust = Trust::clone(&self.trust.borrow());
+        let done = trust.apply(change, crate::server::access::now(), &mut 7);
+        self.trust.send_replace(Arc::new(trust));
+        Ok(done?)
+    }
+
+    fn authority(&self) -> Result<Authority> {
+        let (certificate, key) = &self.authority;
+        Ok(Authority::open(certificate, key)?)
+    }
+
+    fn secrets_key(&self) -> Result<String> {
+        Ok("the key".to_owned())
     }
 
     async fn session(&self, _: Hello) -> Result<Session> {

@@ -1,0 +1,111 @@
+//! The commands of trust: tokens and certificates.
+
+use clap::{Args, Subcommand};
+
+use super::Output;
+
+/// Make, list and revoke tokens
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tenon tokens create ci --role submitter --namespace web\n  \
+    tenon tokens join\n  \
+    tenon tokens revoke 3f2a90c1d4e5")]
+pub struct TokensArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TokensCommand,
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokensCommand {
+    Create(TokensCreateArgs),
+    Join(TokensJoinArgs),
+    /// Show all tokens, without their secrets
+    List {
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Make a token good no more, at once
+    Revoke {
+        /// Its id, the part behind the first underscore
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+}
+
+/// Make an API token; prints it, this once
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+    tenon tokens create ci --role submitter --namespace web --hours 720")]
+pub struct TokensCreateArgs {
+    /// Whose it is, for lists and the audit log
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// viewer, submitter, operator or admin; each may do what those before it may
+    #[arg(long, default_value = "viewer", value_name = "ROLE")]
+    pub role: String,
+
+    /// Where it is good; may be repeated [default: everywhere]
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: Vec<String>,
+
+    /// How long it is good [default: until it is revoked]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=876_000))]
+    pub hours: Option<u64>,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Make a token with which one machine may join the cluster, once; prints it, this once
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tenon tokens join\n  \
+    tenon tokens join --node\n  tenon tokens join --agent gpu1 --minutes 10")]
+pub struct TokensJoinArgs {
+    /// For a coordinator. Whoever uses it gets the key of the cluster's Secrets
+    #[arg(long, conflicts_with = "agent")]
+    pub node: bool,
+
+    /// Only for the agent with this name, which then takes the place of one that has it already
+    #[arg(long, value_name = "NAME")]
+    pub agent: Option<String>,
+
+    /// How long it is good
+    #[arg(long, default_value_t = 60, value_name = "MINUTES",
+          value_parser = clap::value_parser!(u64).range(1..=43_200))]
+    pub minutes: u64,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// List the certificates of agents, and revoke them
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon certificates revoke gpu1")]
+pub struct CertificatesArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CertificatesCommand,
+}
+
+/// What can be done with certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertificatesCommand {
+    /// Show the agents that have certificates
+    List {
+        /// How to print the answer
+        #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+        output: Output,
+    },
+    /// Shut an agent out: its certificates are good no more, and its session ends
+    Revoke {
+        /// Its name
+        #[arg(value_name = "AGENT")]
+        agent: String,
+    },
+}
