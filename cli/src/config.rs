@@ -156,6 +156,11 @@ fn line(
     let raw = matches.try_get_raw(arg.get_id().as_str()).ok().flatten();
     let values: Vec<String> =
         raw.into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
+    // What lets its holder in is shown to nobody.
+    let values = match (long, values.is_empty()) {
+        ("token" | "join", false) => vec!["***".to_owned()],
+        _ => values,
+    };
     let variable = format!("{prefix}_{}", long.to_uppercase().replace('-', "_"));
     let in_file = || files.iter().find_map(|file| file.place(table, long));
     let from = match matches.value_source(arg.get_id().as_str()) {
