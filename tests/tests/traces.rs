@@ -67,7 +67,6 @@ impl Received {
         let received = Received::default();
         let service = TraceServiceServer::new(received.clone());
         let router = tonic::transport::Server::builder().add_service(service);
-        #[expect(clippy::disallowed_methods, reason = "it ends with its runtime")]
         runtime.spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         (received, url, runtime)
     }
