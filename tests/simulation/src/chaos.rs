@@ -361,6 +361,7 @@ impl World {
                 self.cut_off_next_leader = Some(node);
                 self.flicker(node, 1 + draw % 6);
             }
+            Trouble::Duel => self.begin_duel(),
         }
         Ok(())
     }
@@ -422,6 +423,7 @@ impl World {
         self.phase = Phase::Healed;
         self.healed_at = self.now();
         self.cut.clear();
+        self.duel = None;
         let nodes: Vec<u64> = self.machines.keys().copied().collect();
         for node in nodes {
             self.end_of_disk_trouble(node);

@@ -11,6 +11,7 @@
 mod agent;
 mod chaos;
 mod client;
+mod duel;
 mod machine;
 pub mod oracle;
 mod order;

@@ -87,11 +87,13 @@ pub enum Trouble {
     Pause,
     /// Two nodes hear each other only through a third one, which loses power again and again.
     Flicker,
+    /// Two candidates need the vote of a node that loses power when it has given it to one.
+    Duel,
 }
 
 impl Trouble {
     /// All of it.
-    pub const ALL: [Trouble; 16] = [
+    pub const ALL: [Trouble; 17] = [
         Trouble::PowerCut,
         Trouble::PowerCutWithin,
         Trouble::Kill,
@@ -108,6 +110,7 @@ impl Trouble {
         Trouble::AgentCrash,
         Trouble::Pause,
         Trouble::Flicker,
+        Trouble::Duel,
     ];
 }
 

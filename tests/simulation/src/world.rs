@@ -14,6 +14,7 @@ use tenon_proto::raft::v1::{Chunk, FetchRequest};
 
 use crate::agent::Agent;
 use crate::client::Client;
+use crate::duel::Duel;
 use crate::machine::Machine;
 use crate::oracle::{Oracle, Violation};
 use crate::queue::{MS, Micros, Queue, SECOND};
@@ -124,6 +125,7 @@ pub struct World {
     /// The next leader is cut off before it has said a word, and this node, without which it would
     /// not have been elected, loses power.
     pub cut_off_next_leader: Option<u64>,
+    pub duel: Option<Duel>,
     pub done: bool,
 }
 
@@ -163,6 +165,7 @@ impl World {
             next_node: 1,
             healed_at: 0,
             cut_off_next_leader: None,
+            duel: None,
             done: false,
             settings,
             random,
@@ -460,6 +463,9 @@ impl World {
     /// Sends a Raft message, or loses it.
     fn send(&mut self, life: Life, message: tenon_consensus::Outgoing) {
         let (from, to) = (life.0, message.to);
+        if self.duel.is_some() && !self.passes_duel(from, to, &message.bytes) {
+            return;
+        }
         let lost = self.phase == Phase::Chaos
             && chance(&mut self.random, self.settings.lost_one_in)
             || self.life(to).is_none();

@@ -36,7 +36,6 @@ fn a_history_that_is_not_synced_is_caught() {
 }
 
 #[test]
-#[ignore = "rare: it has not been caught yet"]
 fn a_forgotten_vote_is_caught() {
     is_caught(Bug::ForgetVote);
 }
