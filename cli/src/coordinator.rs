@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_client::connect::urls;
+use tenon_coordinator::coordinator::LeaseTimes;
 use tenon_coordinator::node::TLS_DIR;
 use tenon_coordinator::seal::SealKey;
 use tenon_coordinator::server::{
@@ -167,8 +168,14 @@ fn options(
     let mut persist = PersistPoints::default();
     persist.after_ms = args.persist_ms.unwrap_or(persist.after_ms);
     let usual = NodeOptions::new(data_dir.to_owned(), &name, &url);
+    let leases = LeaseTimes {
+        lease_ms: args.lease_ms,
+        margin_ms: args.lease_margin_ms,
+        heartbeat_ms: LeaseTimes::default().heartbeat_ms.min(args.lease_ms / 6),
+    };
     Ok(NodeOptions {
         tick,
+        leases,
         election_ticks: ticks..2 * ticks,
         key,
         persist,

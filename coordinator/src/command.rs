@@ -47,8 +47,9 @@ pub enum Command {
         /// Why, for people.
         message: String,
     },
-    /// A new life of an agent has dialled in, or one that offers something else than before: what an
-    /// earlier life was running is lost, but for what this one has found and goes on with.
+    /// An agent has dialled in that was not known, or was down, or offers something else than before, or gets
+    /// a longer lease. If this is a new life of it, what an earlier one was running is lost, but for what
+    /// this one has found and goes on with.
     Agent {
         /// When.
         time: Time,
@@ -61,6 +62,10 @@ pub enum Command {
         /// What it has.
         #[serde(default)]
         offer: Box<Offer>,
+        /// The lease that it is given, in milliseconds; 0 for none. Leaders keep to the longest one that a
+        /// life was given.
+        #[serde(default)]
+        lease_ms: u64,
         /// The term of the leader that it has dialled. In another term this changes nothing: it was
         /// held up on its way, and the agent may have had another life since.
         term: u64,
@@ -100,14 +105,20 @@ pub enum Command {
         /// Its number.
         number: u64,
     },
-    /// What an agent will never report, because it has lost the attempt.
+    /// An agent was not heard from until its lease and the margin were over: what it was given is
+    /// lost, and may be placed again.
     Lost {
         /// When it was noticed.
         time: Time,
-        /// Which attempt.
-        attempt: AttemptId,
-        /// What is taken as its report.
-        report: Report,
+        /// The agent's name.
+        agent: String,
+        /// Which life of it: another one has not lost anything.
+        incarnation: String,
+        /// How long it was not heard from, in milliseconds.
+        silent_ms: u64,
+        /// The term of the leader that has missed it. In another term this changes nothing: the agent
+        /// may have been in contact with a later leader.
+        term: u64,
     },
     /// End a run early.
     Cancel {

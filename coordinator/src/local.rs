@@ -22,7 +22,7 @@ use tenon_tekton::Object;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::coordinator::{Answer, Coordinator, KEEP_CLAIMS_MS, Options, Request};
+use crate::coordinator::{Answer, Coordinator, KEEP_CLAIMS_MS, LeaseTimes, Options, Request};
 use crate::error::{Error, Result};
 use crate::local_dir::LocalDir;
 use crate::materials::Materials;
@@ -130,7 +130,7 @@ impl Local {
                 any_agent: true,
                 key: Some(SealKey::random()?),
                 persist: None,
-                heartbeat_ms: 0,
+                leases: LeaseTimes::NONE,
                 keep_claims_ms: KEEP_CLAIMS_MS,
                 packing: Packing::Spread,
                 max_proposal_bytes: ENTRY_BYTES,

@@ -70,6 +70,18 @@ pub struct CoordinatorArgs {
     #[arg(long, value_enum, default_value = "spread", value_name = "HOW")]
     pub placement: PlacementChoice,
 
+    /// An agent may act for this time after it has sent a heartbeat that was answered, in milliseconds;
+    /// then it freezes what it runs. Longer in a fleet of more than 400 agents
+    #[arg(long, default_value_t = 30_000, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(500..=86_400_000))]
+    pub lease_ms: u64,
+
+    /// What an agent ran is placed again when it was not heard from for its lease and this time, in
+    /// milliseconds: it covers clocks that go at different speeds, and the time that freezing takes
+    #[arg(long, default_value_t = 10_000, value_name = "MS",
+          value_parser = clap::value_parser!(u64).range(100..=86_400_000))]
+    pub lease_margin_ms: u64,
+
     /// Write the state, and compact the log, after this time, in milliseconds: for tests, which want
     /// to see it happen
     #[arg(long, hide = true, value_name = "MS", value_parser = clap::value_parser!(i64).range(1..))]

@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 
 use tenon_engine::plan::Placement;
-use tenon_engine::report::Outcome;
-use tenon_engine::{AttemptId, Report, RunId};
+use tenon_engine::{AttemptId, RunId};
 use tenon_journal::bugs;
 use tenon_proto::agent::v1::{
-    Acknowledge, AgentMessage, CoordinatorMessage, EndRun, Hello, Welcome, agent_message,
-    coordinator_message,
+    Acknowledge, AgentMessage, CoordinatorMessage, EndRun, Heartbeat, Hello, Stop, Welcome,
+    agent_message, coordinator_message,
 };
 use tenon_reporter::history::RunStatus;
 
+use super::leases::Terms;
+use super::rounds::Round;
 use super::{CloseReason, Coordinator, Output, Own};
 use crate::command::Command;
 use crate::duties::SessionId;
 use crate::error::Result;
 use crate::materials::Materials;
-use crate::replica::Offer;
+use crate::replica::{AgentRecord, Offer};
 use crate::wire;
 
 impl Coordinator {
@@ -34,27 +35,63 @@ impl Coordinator {
         }
         let offer = Offer::of(&hello);
         let known = known.filter(|known| known.incarnation == hello.incarnation);
-        let is_news = known.is_none_or(|known| known.offer != offer || known.removed);
+        let mut terms = Terms::of_fleet(&self.options.leases, self.leases.count() + 1);
+        // A life's lease only gets longer: an earlier heartbeat may have been answered for the longer one.
+        terms.lease_ms = terms.lease_ms.max(known.map_or(0, |known| known.lease_ms));
+        let is_known = known.is_some_and(|known| {
+            known.is_up() && known.lease_ms >= terms.lease_ms && known.offer == offer
+        });
+        let name = hello.name.clone();
+        self.leases.heard(&name, self.steady);
+        let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
+        if let Some(before) = self.duties.attach(session, hello, terms, engine, agents) {
+            self.out.push(Output::Close(before, CloseReason::Superseded));
+        }
+        if !is_known || self.leases.is_given_up(&name) {
+            self.propose_agent(session);
+            return Ok(());
+        }
+        if self.leases.are_given() {
+            self.rounds.hello(session);
+            return Ok(());
+        }
+        self.welcome(session)
+    }
+
+    /// Lets every member know of the agent that has said hello.
+    fn propose_agent(&mut self, session: SessionId) {
+        let Some((hello, terms)) = self.duties.newcomer(session) else { return };
+        let command = Command::Agent {
+            time: self.now,
+            agent: hello.name.clone(),
+            incarnation: hello.incarnation.clone(),
+            running: running(hello),
+            offer: Box::new(Offer::of(hello)),
+            lease_ms: terms.lease_ms,
+            term: self.term,
+        };
+        self.propose_own(&command, Own::Hello(session));
+    }
+
+    /// The session stands: every member knows of the agent, and this one led after it had said hello.
+    pub(super) fn welcome(&mut self, session: SessionId) -> Result<()> {
+        let Some((hello, terms)) = self.duties.newcomer(session) else { return Ok(()) };
+        let hello = hello.clone();
+        let known = self.replica.meta().agents.get(&hello.name);
+        let is_up = |known: &&AgentRecord| known.incarnation == hello.incarnation && known.is_up();
+        let Some(known) = known.filter(is_up) else {
+            self.end_session(session);
+            return Ok(());
+        };
         let welcome = Welcome {
             node: self.options.node,
             node_name: self.options.name.clone(),
             cluster_id: self.replica.meta().cluster.clone(),
-            acknowledged: known.map_or(0, |known| known.last),
-            heartbeat_ms: self.options.heartbeat_ms,
-            ..Welcome::default()
+            acknowledged: known.last,
+            lease_ms: terms.lease_ms,
+            heartbeat_ms: terms.heartbeat_ms,
         };
-        let is_known = known.is_some();
-        if is_news {
-            let command = Command::Agent {
-                time: self.now,
-                agent: hello.name.clone(),
-                incarnation: hello.incarnation.clone(),
-                running: running(&hello),
-                offer: Box::new(offer),
-                term: self.term,
-            };
-            self.propose_own(&command, Own::Session(session));
-        }
+        self.leases.admit(hello.name.clone(), known.lease_ms, self.steady);
         self.tell_one(session, coordinator_message::Message::Welcome(welcome));
         for run in &hello.runs {
             let Ok(id) = run.parse::<RunId>() else { continue };
@@ -64,9 +101,23 @@ impl Coordinator {
                 self.tell_one(session, coordinator_message::Message::EndRun(end));
             }
         }
+        for attempt in running(&hello) {
+            let mut placed = self.replica.engine().placed_of(attempt.run);
+            let is_its_own = placed.any(|(at, agent)| at == attempt && agent == hello.name);
+            drop(placed);
+            if !is_its_own {
+                // Another placement may act already: it gets no time.
+                let stop = Stop {
+                    attempt: Some(wire::attempt_to_wire(&attempt)),
+                    reason: "superseded".to_owned(),
+                    grace_ms: 0,
+                };
+                self.tell_one(session, coordinator_message::Message::Stop(stop));
+            }
+        }
         let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
-        if let Some(before) = self.duties.attach(session, hello, is_known, engine, agents) {
-            self.out.push(Output::Close(before, CloseReason::Superseded));
+        if let Some(number) = self.duties.admit(session, engine, agents) {
+            self.rounds.heartbeat(session, number);
         }
         Ok(())
     }
@@ -74,6 +125,69 @@ impl Coordinator {
     pub(super) fn detach(&mut self, session: SessionId) {
         let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
         self.duties.detach(session, engine, agents);
+    }
+
+    /// A quorum has confirmed that this member led when these had come.
+    pub(super) fn answer_round(&mut self, round: Round) -> Result<()> {
+        for session in round.hellos {
+            let Some((hello, _)) = self.duties.newcomer(session) else { continue };
+            if self.leases.is_given_up(&hello.name) {
+                self.propose_agent(session);
+            } else {
+                self.welcome(session)?;
+            }
+        }
+        for (session, number) in round.heartbeats {
+            let Some(hello) = self.duties.agent(session) else { continue };
+            if !self.leases.is_given_up(&hello.name) {
+                let heartbeat = Heartbeat { number };
+                self.tell_one(session, coordinator_message::Message::Heartbeat(heartbeat));
+            }
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&mut self, session: SessionId, heartbeat: Heartbeat) {
+        if !self.leases.are_given() {
+            self.tell_one(session, coordinator_message::Message::Heartbeat(heartbeat));
+            return;
+        }
+        if self.duties.is_outgrown(session, self.leases.count()) {
+            self.end_session(session);
+        } else if self.duties.take_heartbeat(session, heartbeat.number) {
+            self.rounds.heartbeat(session, heartbeat.number);
+        }
+    }
+
+    /// The agent is to begin another session.
+    fn end_session(&mut self, session: SessionId) {
+        self.detach(session);
+        self.out.push(Output::Close(session, CloseReason::Again));
+    }
+
+    /// Leadership begins: whoever is up may be acting.
+    pub(super) fn begin_leases(&mut self) {
+        let least = self.options.leases.lease_ms;
+        let agents = self.replica.meta().agents.iter().filter(|(_, agent)| agent.is_up());
+        let agents = agents.map(|(name, agent)| (name.clone(), agent.lease_ms.max(least)));
+        self.leases.begin(agents, self.steady);
+    }
+
+    /// Gives up the agents that were not heard from for too long.
+    fn give_up_the_silent(&mut self) {
+        let duties = &self.duties;
+        for (agent, silent_ms) in
+            self.leases.expire(self.steady, |agent| duties.session(agent).is_some())
+        {
+            if let Some(session) = self.duties.session(&agent) {
+                self.end_session(session);
+            }
+            let known = self.replica.meta().agents.get(&agent);
+            let incarnation = known.map(|known| known.incarnation.clone()).unwrap_or_default();
+            let (time, term) = (self.now, self.term);
+            let lost = Command::Lost { time, agent: agent.clone(), incarnation, silent_ms, term };
+            self.propose_own(&lost, Own::Lost(agent));
+        }
     }
 
     /// Whether a run that is over may still be gone on with.
@@ -89,6 +203,7 @@ impl Coordinator {
         use agent_message::Message;
         let Some(hello) = self.duties.agent(session) else { return };
         let (agent, incarnation) = (hello.name.clone(), hello.incarnation.clone());
+        self.leases.heard(&agent, self.steady);
         let reports = match message.message {
             Some(Message::Report(report)) => vec![report],
             Some(Message::Reports(reports)) => reports.reports,
@@ -97,7 +212,7 @@ impl Coordinator {
                 return;
             }
             Some(Message::Heartbeat(heartbeat)) => {
-                self.tell_one(session, coordinator_message::Message::Heartbeat(heartbeat));
+                self.heartbeat(session, heartbeat);
                 return;
             }
             Some(Message::Hello(_)) | None => return,
@@ -177,12 +292,15 @@ impl Coordinator {
         let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
         self.duties.drain(engine, agents, self.now, &mut messages);
         self.tell(messages);
-        if bugs::is_on(bugs::Bug::ReplaceWithoutLease) {
-            self.lose_out_of_contact();
+        if self.rounds.is_due() {
+            let id = self.next_id();
+            self.rounds.ask(id, self.now);
+            self.out.push(Output::ReadIndex(id));
         }
         if self.hold_until.is_some() {
             return Ok(());
         }
+        self.give_up_the_silent();
         for Placement { attempt, agent } in self.duties.placements(self.now) {
             let place = Command::Place { time: self.now, attempt: attempt.clone(), agent };
             self.propose_own(&place, Own::Place(attempt));
@@ -199,21 +317,6 @@ impl Coordinator {
             self.propose_own(&Command::Tick { time: self.now }, Own::Tick);
         }
         Ok(())
-    }
-
-    /// The bug of placing attempts again whose agent is only out of contact.
-    fn lose_out_of_contact(&mut self) {
-        let placed = self.replica.engine().placed();
-        let lost: Vec<AttemptId> = placed
-            .filter(|(_, agent)| self.duties.session(agent).is_none())
-            .map(|(attempt, _)| attempt)
-            .collect();
-        for attempt in lost {
-            let (reason, message) = ("infra/out-of-contact".to_owned(), String::new());
-            let outcome = Outcome::Infra { reason, message };
-            let report = Report::Ended { time: self.now, outcome };
-            self.propose_own(&Command::Lost { time: self.now, attempt, report }, Own::Other);
-        }
     }
 }
 

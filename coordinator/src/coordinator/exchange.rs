@@ -149,6 +149,15 @@ pub enum Committed {
     },
 }
 
+/// What a member's clocks show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clocks {
+    /// The wall clock, in which events and deadlines are told. It may jump.
+    pub wall: Time,
+    /// A clock that never jumps, in milliseconds since any moment: leases are counted in it.
+    pub steady: u64,
+}
+
 /// What may happen to a member.
 pub enum Input {
     /// Entries are committed and durable here.
@@ -270,6 +279,7 @@ pub enum CloseReason {
     NotLeader,
     /// The same agent has begun another session.
     Superseded,
-    /// Some of its reports were not taken: it has to send them again.
+    /// Another session has to begin: some of its reports were not taken and have to be sent again, or
+    /// the agent was given up, or its heartbeats come too often for the fleet by now.
     Again,
 }

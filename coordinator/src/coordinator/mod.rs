@@ -7,8 +7,10 @@
 
 mod agents;
 mod exchange;
+mod leases;
 mod options;
 mod requests;
+mod rounds;
 mod snapshots;
 
 use std::collections::BTreeMap;
@@ -19,10 +21,11 @@ use tenon_engine::{AttemptId, RunId, Time};
 use tenon_journal::disk::Disk;
 use tenon_proto::agent::v1::Hello;
 
+pub(crate) use leases::Terms;
 pub(crate) use options::KEEP_CLAIMS_MS;
 
-pub use exchange::{Answer, CloseReason, Committed, Input, Output, Request, RequestError};
-pub use options::{Options, PersistPoints};
+pub use exchange::{Answer, Clocks, CloseReason, Committed, Input, Output, Request, RequestError};
+pub use options::{LeaseTimes, Options, PersistPoints};
 
 use crate::command::Command;
 use crate::duties::{Duties, SessionId};
@@ -31,6 +34,8 @@ use crate::error::Result;
 use crate::replica::snapshot::Fetch;
 use crate::replica::{Effects, Replica, Reply};
 use crate::waiting::{Proposals, Token};
+use leases::Leases;
+use rounds::Rounds;
 
 /// Between attempts to read through a quorum that did not answer, in milliseconds.
 const READ_AGAIN_MS: i64 = 300;
@@ -44,6 +49,8 @@ pub struct Coordinator {
     dir: PathBuf,
     replica: Replica,
     duties: Duties,
+    leases: Leases,
+    rounds: Rounds,
     proposals: Proposals,
     reads: BTreeMap<RequestId, Read>,
     next_request: u64,
@@ -64,6 +71,8 @@ pub struct Coordinator {
     told_applied: u64,
     out: Vec<Output>,
     now: Time,
+    /// See [`Clocks::steady`].
+    steady: u64,
 }
 
 /// A read that waits.
@@ -80,6 +89,10 @@ enum Own {
     Place(AttemptId),
     /// What is said in a session: it has to be said again if it is not taken.
     Session(SessionId),
+    /// The session's hello: it is welcomed when every member knows of it.
+    Hello(SessionId),
+    /// An agent is given up.
+    Lost(String),
     Lead,
     Tick,
     Other,
@@ -95,6 +108,8 @@ impl Coordinator {
     ) -> Coordinator {
         Coordinator {
             duties: Duties::new(options.grace_ms, options.any_agent, options.packing),
+            leases: Leases::new(options.leases),
+            rounds: Rounds::default(),
             next_request: options.request_base,
             options,
             disk,
@@ -114,6 +129,7 @@ impl Coordinator {
             told_applied: 0,
             out: Vec::new(),
             now: Time(0),
+            steady: 0,
         }
     }
 
@@ -170,11 +186,17 @@ impl Coordinator {
             true => self.duties.next_drain(&self.replica.meta().agents),
             false => None,
         };
+        let lease = self.leases.next_look().filter(|_| free).map(|at| {
+            let millis = i64::try_from(at.saturating_sub(self.steady)).unwrap_or(i64::MAX);
+            self.now.plus_millis(millis)
+        });
         [
             deadline,
             deferral,
             drain,
+            lease,
             reads,
+            self.rounds.next_wakeup(),
             self.proposals.next_wakeup(),
             self.persist_by,
             self.fetch_again,
@@ -189,14 +211,15 @@ impl Coordinator {
         self.ticking.is_some_and(|tick| self.own.contains_key(&tick))
     }
 
-    /// Takes what happened, at wall-clock time `now`, and hands out what is to be done, in order. An
+    /// Takes what happened, when the clocks show `clocks`, and hands out what is to be done, in order. An
     /// error means that this member must stop.
     pub fn handle(
         &mut self,
-        now: Time,
+        clocks: Clocks,
         inputs: impl IntoIterator<Item = Input>,
     ) -> Result<Vec<Output>> {
-        self.now = self.now.max(now);
+        self.now = self.now.max(clocks.wall);
+        self.steady = self.steady.max(clocks.steady);
         let mut effects = Effects::default();
         for input in inputs {
             self.input(input, &mut effects)?;
@@ -221,6 +244,7 @@ impl Coordinator {
                 if let Some(read) = self.reads.get_mut(&id) {
                     read.index = Some(index);
                 }
+                self.rounds.confirmed(id, index);
             }
             Input::Refused(id) => self.refused(id),
             Input::Request { token, request, deadline } => self.request(token, request, deadline),
@@ -263,8 +287,16 @@ impl Coordinator {
         if effects.events > 0 {
             self.replica.publish()?;
         }
+        for agent in effects.lost {
+            self.leases.lost(&agent);
+        }
+        for attempt in effects.unplaced {
+            self.duties.not_placed(&attempt);
+        }
         for (id, reply) in effects.replies {
-            self.own.remove(&id);
+            if let Some(Own::Hello(session)) = self.own.remove(&id) {
+                self.welcome(session)?;
+            }
             if let Some(token) = self.proposals.take(id) {
                 self.out.push(Output::Answer(token, Ok(reply)));
             }
@@ -282,16 +314,13 @@ impl Coordinator {
         {
             self.leading = Some(term);
             self.duties.begin(self.replica.engine(), &self.replica.meta().agents);
+            self.begin_leases();
         }
         if self.leading.is_some() {
             self.duties.look_at(effects.changed.iter().copied());
             effects.hurried.into_iter().for_each(|run| self.duties.hurry(run));
             let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
             self.duties.count(&effects.moved, engine, agents);
-            for (agent, incarnation) in effects.agents {
-                self.duties.admit(&agent, &incarnation, engine, agents);
-                self.duties.know(&agent, engine, agents);
-            }
             for agent in effects.decided {
                 self.duties.know(&agent, engine, agents);
             }
@@ -308,6 +337,9 @@ impl Coordinator {
                 self.tell(messages);
             }
             self.out.push(Output::Retired(retired));
+        }
+        if let Some(round) = self.rounds.take(applied) {
+            self.answer_round(round)?;
         }
         let ready =
             self.reads.extract_if(.., |_, read| read.index.is_some_and(|index| index <= applied));
@@ -340,6 +372,9 @@ impl Coordinator {
                 read.again = self.now.plus_millis(READ_AGAIN_MS);
                 self.out.push(Output::ReadIndex(*id));
             }
+        }
+        if let Some(round) = self.rounds.again(self.now) {
+            self.out.push(Output::ReadIndex(round));
         }
         if self.hold_until.is_some_and(|until| until <= self.now) {
             self.hold_until = None;
@@ -380,6 +415,8 @@ impl Coordinator {
             }
         }
         self.own.clear();
+        self.leases.begin([], self.steady);
+        self.rounds = Rounds::default();
         if leader.is_some() {
             self.proposals.leader_changed(self.now);
             self.reads.values_mut().for_each(|read| read.again = self.now);

@@ -22,6 +22,30 @@ impl Default for PersistPoints {
     }
 }
 
+/// How long agents are trusted. Leaders of one cluster should agree on these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTimes {
+    /// How long an agent may act after it has sent a heartbeat that was answered, in milliseconds; 0 when
+    /// agents have no lease and are never given up. In a large fleet the lease is longer.
+    pub lease_ms: u64,
+    /// So long after that an agent is given up that was not heard from, in milliseconds: for clocks that
+    /// go at different speeds.
+    pub margin_ms: u64,
+    /// How often an agent sends a heartbeat, in milliseconds; less often in a large fleet.
+    pub heartbeat_ms: u64,
+}
+
+impl LeaseTimes {
+    /// Agents have no lease: `tenon run`, whose agent lives and dies with it.
+    pub const NONE: LeaseTimes = LeaseTimes { lease_ms: 0, margin_ms: 0, heartbeat_ms: 0 };
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        LeaseTimes { lease_ms: 30_000, margin_ms: 10_000, heartbeat_ms: 5_000 }
+    }
+}
+
 /// What a coordinator needs to know.
 #[derive(Clone)]
 pub struct Options {
@@ -39,8 +63,8 @@ pub struct Options {
     pub key: Option<SealKey>,
     /// When there are persist points: `tenon run` has none, its log is short-lived.
     pub persist: Option<PersistPoints>,
-    /// How often an agent gives a sign of life, in milliseconds; 0 for not at all.
-    pub heartbeat_ms: u64,
+    /// How long agents are trusted.
+    pub leases: LeaseTimes,
     /// How long the claims of a run that failed are kept, so that another run can go on with them, in
     /// milliseconds; they go when their agent next begins a session.
     pub keep_claims_ms: i64,

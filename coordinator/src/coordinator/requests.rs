@@ -71,7 +71,8 @@ impl Coordinator {
         self.proposals.refused(id, self.now);
         match self.own.remove(&id) {
             Some(Own::Place(attempt)) => self.duties.not_placed(&attempt),
-            Some(Own::Session(session)) => {
+            Some(Own::Lost(agent)) => self.leases.not_lost(&agent, self.steady),
+            Some(Own::Session(session) | Own::Hello(session)) => {
                 // What follows it may be taken, and would then be out of order.
                 self.detach(session);
                 self.out.push(Output::Close(session, CloseReason::Again));

@@ -7,15 +7,19 @@ use tenon_engine::{AttemptId, Engine, RunId};
 use tenon_proto::agent::v1::Hello;
 
 use super::{Agents, Duties, SessionId};
+use crate::coordinator::Terms;
 use crate::replica::Offer;
 
 /// A session, and what was said in it.
 pub(super) struct Session {
     pub(super) id: SessionId,
     hello: Hello,
-    /// Every member knows of this life of the agent, and has given up what an earlier one ran. Before
-    /// that the agent is given nothing.
+    /// It was welcomed: every member knows of this life of the agent, and has given up what an earlier
+    /// one ran. Before that the agent is given nothing.
     pub(super) admitted: bool,
+    terms: Terms,
+    /// The newest heartbeat that came before the welcome.
+    heartbeat: Option<u64>,
     pub(super) prepared: BTreeSet<RunId>,
     pub(super) started: BTreeSet<AttemptId>,
     pub(super) stopped: BTreeSet<AttemptId>,
@@ -27,41 +31,56 @@ impl Duties {
         &mut self,
         id: SessionId,
         hello: Hello,
-        admitted: bool,
+        terms: Terms,
         engine: &Engine,
         agents: &Agents,
     ) -> Option<SessionId> {
         let name = hello.name.clone();
         let session = Session {
             id,
-            admitted,
+            admitted: false,
+            terms,
+            heartbeat: None,
             prepared: BTreeSet::new(),
             started: BTreeSet::new(),
             stopped: BTreeSet::new(),
             hello,
         };
         let before = self.sessions.insert(name.clone(), session);
-        if admitted {
-            self.look_at_runs_on(&name, engine);
-        }
         self.know(&name, engine, agents);
         before.map(|session| session.id)
     }
 
-    /// This life of an agent is the current one on every member.
-    pub(crate) fn admit(
-        &mut self,
-        agent: &str,
-        incarnation: &str,
-        engine: &Engine,
-        agents: &Agents,
-    ) {
-        let Some(session) = self.sessions.get_mut(agent) else { return };
-        if session.hello.incarnation == incarnation && !session.admitted {
-            session.admitted = true;
-            self.look_at_runs_on(agent, engine);
-            self.know(agent, engine, agents);
+    /// The agent of a session that is not welcomed yet, and what it will be told.
+    pub(crate) fn newcomer(&self, id: SessionId) -> Option<(&Hello, Terms)> {
+        let session = self.sessions.values().find(|session| session.id == id)?;
+        (!session.admitted).then_some((&session.hello, session.terms))
+    }
+
+    /// A session was welcomed. Returns the heartbeat that has waited for that.
+    pub(crate) fn admit(&mut self, id: SessionId, engine: &Engine, agents: &Agents) -> Option<u64> {
+        let session = self.sessions.values_mut().find(|session| session.id == id)?;
+        session.admitted = true;
+        let (agent, heartbeat) = (session.hello.name.clone(), session.heartbeat.take());
+        self.look_at_runs_on(&agent, engine);
+        self.know(&agent, engine, agents);
+        heartbeat
+    }
+
+    /// Whether a heartbeat is to be answered now: not before the welcome.
+    pub(crate) fn take_heartbeat(&mut self, id: SessionId, number: u64) -> bool {
+        let session = self.sessions.values_mut().find(|session| session.id == id);
+        let Some(session) = session else { return false };
+        if !session.admitted {
+            session.heartbeat = Some(number);
         }
+        session.admitted
+    }
+
+    /// Whether the heartbeats of a session come too often for a fleet of so many agents.
+    pub(crate) fn is_outgrown(&self, id: SessionId, agents: usize) -> bool {
+        let session = self.sessions.values().find(|session| session.id == id);
+        session.is_some_and(|session| session.admitted && session.terms.are_outgrown(agents))
     }
 
     fn look_at_runs_on(&mut self, agent: &str, engine: &Engine) {

@@ -103,6 +103,7 @@ fn show(name: &str, record: &AgentRecord, used: &BTreeMap<String, Usage>) -> Age
 
 fn state(record: &AgentRecord, attempts: u32) -> &'static str {
     match record {
+        record if record.down => "down",
         record if record.drain.is_some() && attempts == 0 => "drained",
         record if record.drain.is_some() => "draining",
         record if record.cordoned => "cordoned",

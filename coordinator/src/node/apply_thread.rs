@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::raft_thread::RaftInput;
 use super::standing::{Standing, StateView};
-use crate::coordinator::{Answer, CloseReason, Coordinator, Input, Output, Request};
+use crate::coordinator::{Answer, Clocks, CloseReason, Coordinator, Input, Output, Request};
 use crate::duties::SessionId;
 use crate::entry::RequestId;
 use crate::error::{Error, Result};
@@ -97,6 +97,7 @@ pub(super) struct ApplyThread {
     sessions: HashMap<SessionId, ToAgent>,
     next: u64,
     snapshots: Vec<oneshot::Sender<Descriptor>>,
+    began: Instant,
     shown: Instant,
     /// Something was done since the standing was shown.
     behind: bool,
@@ -112,6 +113,7 @@ impl ApplyThread {
             sessions: HashMap::new(),
             next: 0,
             snapshots: Vec::new(),
+            began: Instant::now(),
             shown: Instant::now(),
             behind: true,
             stopping: false,
@@ -184,7 +186,9 @@ impl ApplyThread {
         let began = Instant::now();
         self.behind = true;
         let before = self.coordinator.replica().meta().next_seq;
-        let outputs = self.coordinator.handle(now(), inputs)?;
+        let steady = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let clocks = Clocks { wall: now(), steady };
+        let outputs = self.coordinator.handle(clocks, inputs)?;
         let events = self.coordinator.replica().meta().next_seq.saturating_sub(before);
         self.links.metrics.events.inc_by(events);
         self.links.metrics.apply.observe(began.elapsed().as_secs_f64());

@@ -43,7 +43,7 @@ use tenon_store::SledStore;
 use tenon_trust::SharedIdentity;
 use tokio::sync::{mpsc, watch};
 
-use crate::coordinator::{Coordinator, Input, KEEP_CLAIMS_MS, Options, PersistPoints};
+use crate::coordinator::{Coordinator, Input, KEEP_CLAIMS_MS, LeaseTimes, Options, PersistPoints};
 use crate::entry;
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, EventLogReader};
@@ -79,8 +79,8 @@ pub struct NodeOptions {
     pub election_ticks: std::ops::Range<usize>,
     /// How long a stopped step has between SIGTERM and SIGKILL, in milliseconds.
     pub grace_ms: u64,
-    /// How often agents give a sign of life, in milliseconds.
-    pub heartbeat_ms: u64,
+    /// How long agents are trusted.
+    pub leases: LeaseTimes,
     /// How agents are chosen that fit equally.
     pub packing: Packing,
     /// Encrypts Secrets at rest.
@@ -101,7 +101,7 @@ impl NodeOptions {
             tick: Duration::from_millis(40),
             election_ticks: 10..20,
             grace_ms: 30_000,
-            heartbeat_ms: 5_000,
+            leases: LeaseTimes::default(),
             packing: Packing::default(),
             key: None,
             persist: PersistPoints::default(),
@@ -263,7 +263,7 @@ impl Shared {
                 any_agent: false,
                 key: options.key.clone(),
                 persist: Some(options.persist),
-                heartbeat_ms: options.heartbeat_ms,
+                leases: options.leases,
                 keep_claims_ms: KEEP_CLAIMS_MS,
                 packing: options.packing,
                 max_proposal_bytes: PROPOSAL_BYTES,

@@ -35,6 +35,12 @@ pub struct AgentRecord {
     /// It belongs to the fleet no more, until it dials in again.
     #[serde(default)]
     pub removed: bool,
+    /// The longest lease that this life was given, in milliseconds; 0 for none.
+    #[serde(default)]
+    pub lease_ms: u64,
+    /// It was given up, and has not dialled in since.
+    #[serde(default)]
+    pub down: bool,
 }
 
 /// An agent that is being emptied.
@@ -105,6 +111,11 @@ pub enum AgentChange {
 }
 
 impl AgentRecord {
+    /// Whether it may be given attempts, and may be acting.
+    pub fn is_up(&self) -> bool {
+        !self.down && !self.removed
+    }
+
     /// Takes note of a decision, and says whether anything is different now.
     pub fn decide(&mut self, time: Time, change: AgentChange) -> bool {
         let before = (self.cordoned, self.drain, self.removed);

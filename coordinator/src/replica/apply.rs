@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use tenon_engine::event::Status;
-use tenon_engine::report::Outcome;
 use tenon_engine::work::Work;
 use tenon_engine::{AttemptId, Event, Kind, Report, RunId, RunOutcome, Submission, Time};
 use tenon_journal::bugs;
 
 use super::index::Recent;
+use super::lives::Life;
 use super::ranges::Ranges;
 use super::record::{KeyRecord, keys};
-use super::{Configuration, Effects, Member, Offer, Replica, Reply, Retired, RunRecord};
+use super::{Configuration, Effects, Member, Replica, Reply, Retired, RunRecord};
 use crate::command::{Command, IdempotencyKey};
 use crate::error::{Error, Result};
 use crate::{entry, history, masking};
@@ -100,11 +100,13 @@ impl Replica {
             }
             Command::Place { attempt, agent, .. } => {
                 let run = attempt.run;
-                self.engine_command(
-                    index,
-                    tenon_engine::Command::Place { time, attempt, agent },
-                    effects,
-                )?;
+                // It may have been on its way while the agent was given up.
+                if self.is_up(&agent) {
+                    let place = tenon_engine::Command::Place { time, attempt, agent };
+                    self.engine_command(index, place, effects)?;
+                } else {
+                    effects.unplaced.push(attempt);
+                }
                 run
             }
             Command::Defer { attempt, reason, message, .. } => {
@@ -116,10 +118,10 @@ impl Replica {
                 )?;
                 run
             }
-            Command::Agent { agent, incarnation, running, offer, term: led, .. } => {
+            Command::Agent { agent, incarnation, running, offer, lease_ms, term: led, .. } => {
                 if led == term {
-                    let life = (agent, incarnation);
-                    self.agent(index, time, life, *offer, &running, effects)?;
+                    let life = Life { agent, incarnation, offer: *offer, lease_ms };
+                    self.agent_is_up(index, time, life, &running, effects)?;
                 }
                 return Ok(Reply::Done { index });
             }
@@ -140,14 +142,12 @@ impl Replica {
                 self.take_number(agent, incarnation, number, effects);
                 return Ok(Reply::Done { index });
             }
-            Command::Lost { attempt, report, .. } => {
-                let run = attempt.run;
-                self.engine_command(
-                    index,
-                    tenon_engine::Command::Report { time, attempt, report },
-                    effects,
-                )?;
-                run
+            Command::Lost { agent, incarnation, silent_ms, term: led, .. } => {
+                if led == term {
+                    let life = (agent, incarnation.as_str());
+                    self.agent_is_lost(index, time, life, silent_ms, effects)?;
+                }
+                return Ok(Reply::Done { index });
             }
             Command::Cancel { run, mode, message, now, .. } => {
                 if now {
@@ -213,44 +213,6 @@ impl Replica {
         } else {
             Reply::NoSuchRun(run)
         })
-    }
-
-    /// A life of an agent is the current one from here on. In one step with that, what it does not
-    /// run is lost: a placement that was told to it before would otherwise live beside the next one.
-    fn agent(
-        &mut self,
-        index: u64,
-        time: Time,
-        (agent, incarnation): (String, String),
-        offer: Offer,
-        running: &[AttemptId],
-        effects: &mut Effects,
-    ) -> Result<()> {
-        let known = self.meta.agents.get(&agent);
-        if known.is_none_or(|known| known.incarnation != incarnation) {
-            let placed = self.engine.placed();
-            let lost: Vec<AttemptId> = placed
-                .filter(|(attempt, at)| *at == agent && !running.contains(attempt))
-                .map(|(attempt, _)| attempt)
-                .collect();
-            for attempt in lost {
-                let outcome = Outcome::Infra {
-                    reason: "infra/agent-restarted".to_owned(),
-                    message: format!("agent {agent} was restarted and lost what it ran"),
-                };
-                let report = Report::Ended { time, outcome };
-                let lost = tenon_engine::Command::Report { time, attempt, report };
-                self.engine_command(index, lost, effects)?;
-            }
-            let record = self.meta.agents.entry(agent.clone()).or_default();
-            record.incarnation.clone_from(&incarnation);
-            record.last = 0;
-        }
-        if let Some(record) = self.meta.agents.get_mut(&agent) {
-            (record.offer, record.seen, record.removed) = (offer, time, false);
-        }
-        effects.agents.push((agent, incarnation));
-        Ok(())
     }
 
     fn submit(
@@ -359,7 +321,7 @@ impl Replica {
         Ok(Some(record))
     }
 
-    fn engine_command(
+    pub(super) fn engine_command(
         &mut self,
         index: u64,
         command: tenon_engine::Command,
@@ -380,7 +342,12 @@ impl Replica {
     }
 
     /// Takes events into the history and into the summaries of their runs.
-    fn record(&mut self, index: u64, events: Vec<Event>, effects: &mut Effects) -> Result<()> {
+    pub(super) fn record(
+        &mut self,
+        index: u64,
+        events: Vec<Event>,
+        effects: &mut Effects,
+    ) -> Result<()> {
         for mut event in events {
             masking::show_event(&mut event);
             let at = self.recorder.event(&event)?;

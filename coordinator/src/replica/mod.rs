@@ -9,6 +9,7 @@
 mod agents;
 mod apply;
 mod index;
+mod lives;
 mod meta;
 mod persist;
 pub(crate) mod ranges;
@@ -99,8 +100,10 @@ pub struct Effects {
     pub retired: Vec<Retired>,
     /// Reports that are applied: agent, its life, and the number.
     pub reports: Vec<(String, String, u64)>,
-    /// Lives of agents that are known from here on: agent and life.
-    pub agents: Vec<(String, String)>,
+    /// Agents that were given up.
+    pub lost: Vec<String>,
+    /// Attempts that were to be placed on an agent that was given up.
+    pub unplaced: Vec<AttemptId>,
     /// Agents about which something was decided.
     pub decided: BTreeSet<String>,
     /// Agents that got an attempt or lost one.

@@ -38,6 +38,7 @@ fn life(incarnation: &str) -> Command {
         incarnation: incarnation.to_owned(),
         running: Vec::new(),
         offer: Box::default(),
+        lease_ms: 30_000,
         term: 1,
     }
 }
@@ -77,4 +78,34 @@ fn whom_the_cluster_trusts_outlives_a_restart() {
     replica.persist().unwrap();
     drop(replica);
     assert_eq!(replica_on(store).trust().newest().authority, Some(authority));
+}
+
+#[test]
+fn an_agent_is_lost_once_and_only_by_the_leader_that_has_missed_it() {
+    let mut replica = replica();
+    let lost = |incarnation: &str, term| Command::Lost {
+        time: Time(1),
+        agent: "a".to_owned(),
+        incarnation: incarnation.to_owned(),
+        silent_ms: 40_000,
+        term,
+    };
+    let is_up = |replica: &Replica| replica.is_up("a");
+    assert!(!is_up(&replica));
+    apply(&mut replica, &life("x"));
+    apply(&mut replica, &skip("x", 1));
+    // Held up on its way from an earlier leader, or about an earlier life.
+    apply(&mut replica, &lost("x", 0));
+    apply(&mut replica, &lost("w", 1));
+    assert!(is_up(&replica));
+    let before = replica.meta().next_seq;
+    apply(&mut replica, &lost("x", 1));
+    apply(&mut replica, &lost("x", 1));
+    assert!(!is_up(&replica));
+    assert_eq!(replica.meta().next_seq, before + 1, "one event says so");
+    // The same life is back, and its numbers go on.
+    apply(&mut replica, &life("x"));
+    assert!(is_up(&replica));
+    assert_eq!(apply(&mut replica, &skip("x", 2)), [("a".to_owned(), "x".to_owned(), 2)]);
+    assert_eq!(replica.meta().next_seq, before + 2);
 }

@@ -352,6 +352,7 @@ impl World {
                     self.agent_crashes(agent);
                 }
             }
+            Trouble::AgentGone => self.agent_goes(agent),
             Trouble::Pause => machine.paused_until = now + length,
             Trouble::Flicker => {
                 let others: Vec<u64> = on.iter().copied().filter(|id| *id != node).collect();

@@ -49,6 +49,9 @@ pub struct Outcome {
 pub struct Counts {
     pub runs: u64,
     pub attempts: u64,
+    pub frozen: u64,
+    pub thawed: u64,
+    pub lost: u64,
     pub records: u64,
     pub snapshots: u64,
     pub installed: u64,
@@ -61,6 +64,9 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.runs += other.runs;
         self.attempts += other.attempts;
+        self.frozen += other.frozen;
+        self.thawed += other.thawed;
+        self.lost += other.lost;
         self.records += other.records;
         self.snapshots += other.snapshots;
         self.installed += other.installed;
@@ -93,6 +99,9 @@ pub fn run(seed: u64, choice: &Choice, words: Words) -> Outcome {
     let counts = Counts {
         runs: world.oracle.acknowledged.len() as u64,
         attempts: world.oracle.starts,
+        frozen: world.oracle.frozen,
+        thawed: world.oracle.thawed,
+        lost: world.oracle.lost,
         records: world.oracle.records.len() as u64,
         snapshots: world.oracle.snapshots,
         installed: world.oracle.installed,

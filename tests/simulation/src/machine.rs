@@ -25,7 +25,7 @@ use tenon_store::MemoryStore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::queue::Micros;
-use crate::settings::Settings;
+use crate::settings::{Settings, clock_rate};
 
 /// Ids of nodes that a transport would vouch for: all that there will ever be in a schedule.
 const NODES: std::ops::Range<u64> = 1..33;
@@ -40,6 +40,8 @@ pub struct Machine {
     pub founder: bool,
     /// How wrong its wall clock is, in milliseconds.
     pub skew_ms: i64,
+    /// How fast its steady clock goes, in thousandths.
+    pub rate: u64,
     /// How long a tick is.
     pub tick: Micros,
     /// Counts starts: what was meant for an earlier life does not reach this one.
@@ -99,6 +101,7 @@ impl Machine {
             store: MemoryStore::new(),
             founder,
             skew_ms: random.below(wide) as i64 - settings.skew_ms as i64,
+            rate: clock_rate(random),
             tick: 36_000 + random.below(8_000),
             life: 0,
             running: None,
@@ -174,7 +177,7 @@ impl Machine {
                     bytes: settings.persist_bytes,
                     after_ms: settings.persist_ms,
                 }),
-                heartbeat_ms: 1000,
+                leases: settings.leases,
                 max_proposal_bytes: 1 << 20,
             },
             disk,

@@ -55,13 +55,15 @@ pub struct Oracle {
     /// Hashes of states by applied index: what is cheap to look at, and everything.
     states: BTreeMap<u64, u64>,
     whole_states: BTreeMap<u64, u64>,
-    /// Which agent runs an attempt, and in which placement.
-    live: BTreeMap<(RunId, String, u32), (usize, u32)>,
+    /// Which agent runs an attempt, not frozen, and in which placement.
+    acting: BTreeMap<(RunId, String, u32), (usize, u32)>,
+    /// Placements that were begun.
+    begun: BTreeSet<AttemptId>,
     /// Runs that were acknowledged, and when the client knew it.
     pub acknowledged: Vec<(RunId, Micros)>,
     pub keys: BTreeMap<String, Key>,
-    /// Lines that agents were told to be stored.
-    pub lines: BTreeSet<String>,
+    /// Lines that agents were told to be stored, and of which placement they are.
+    pub lines: BTreeMap<String, AttemptId>,
     /// The newest configuration that is committed, and its index.
     pub configuration: Configuration,
     configured_at: u64,
@@ -71,32 +73,47 @@ pub struct Oracle {
     pub snapshots: u64,
     pub installed: u64,
     pub starts: u64,
+    pub frozen: u64,
+    pub thawed: u64,
+    pub lost: u64,
+    /// Agents that were down at some time.
+    pub lost_agents: BTreeSet<String>,
+}
+
+fn key_of(attempt: &AttemptId) -> (RunId, String, u32) {
+    (attempt.run, attempt.task_run.clone(), attempt.attempt)
 }
 
 impl Oracle {
     /// An agent begins to run an attempt.
     pub fn begins(&mut self, agent: usize, attempt: &AttemptId) -> Result<(), Violation> {
-        let key = (attempt.run, attempt.task_run.clone(), attempt.attempt);
-        if let Some((other, placement)) = self.live.insert(key, (agent, attempt.placement)) {
-            return Err(Violation::new(
-                "at most one live placement",
-                format!(
-                    "agent {agent} begins {attempt}, while agent {other} runs placement {placement}"
-                ),
-            ));
+        if !self.begun.insert(attempt.clone()) {
+            let what = format!("agent {agent} begins {attempt}, which was begun before");
+            return Err(Violation::new("a placement begins once", what));
         }
         self.starts += 1;
-        Ok(())
+        self.acts(agent, attempt)
     }
 
-    /// Nothing of the attempt runs any more.
-    pub fn ends(&mut self, attempt: &AttemptId) {
-        self.live.remove(&(attempt.run, attempt.task_run.clone(), attempt.attempt));
+    /// An attempt acts from now on: it has begun, or goes on after it was frozen.
+    pub fn acts(&mut self, agent: usize, attempt: &AttemptId) -> Result<(), Violation> {
+        match self.acting.insert(key_of(attempt), (agent, attempt.placement)) {
+            None => Ok(()),
+            Some((other, placement)) => Err(Violation::new(
+                "at most one placement acts",
+                format!(
+                    "{attempt} acts on agent {agent}, while placement {placement} acts on agent {other}"
+                ),
+            )),
+        }
     }
 
-    /// Nothing of the agent runs any more.
-    pub fn agent_dies(&mut self, agent: usize) {
-        self.live.retain(|_, (of, _)| *of != agent);
+    /// It has ended, or is frozen.
+    pub fn rests(&mut self, agent: usize, attempt: &AttemptId) {
+        let key = key_of(attempt);
+        if self.acting.get(&key) == Some(&(agent, attempt.placement)) {
+            self.acting.remove(&key);
+        }
     }
 
     fn leads(&mut self, node: u64, term: u64) -> Result<(), Violation> {

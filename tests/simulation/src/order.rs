@@ -1,9 +1,9 @@
 //! The order of a run's events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use tenon_engine::RunId;
+use tenon_engine::{AttemptId, RunId};
 
 use crate::oracle::Violation;
 
@@ -20,6 +20,10 @@ pub struct RunOrder {
     /// 1 while it runs, 2 when it is over.
     steps: BTreeMap<(String, u64, u64, String, bool), u8>,
     tasks: BTreeMap<(String, u64), u8>,
+    /// Placements that were lost: TaskRun, attempt, placement.
+    lost: BTreeSet<(String, u64, u64)>,
+    /// Attempts that were told to stop: TaskRun, attempt.
+    stopped: BTreeSet<(String, u64)>,
     /// PipelineTasks that have begun or were skipped.
     decided: Vec<String>,
 }
@@ -28,6 +32,15 @@ impl RunOrder {
     /// A run that was submitted.
     pub fn new(name: String, body: u64, finals: Vec<String>) -> RunOrder {
         RunOrder { name, body, finals, ..RunOrder::default() }
+    }
+
+    /// Whether a placement was over before its agent has said so: it was lost. One that was to stop and
+    /// is lost counts as stopped.
+    pub fn was_lost(&self, attempt: &AttemptId, agent_was_lost: bool) -> bool {
+        let (task_run, number) = (attempt.task_run.clone(), u64::from(attempt.attempt));
+        let placement = (task_run.clone(), number, u64::from(attempt.placement));
+        self.lost.contains(&placement)
+            || agent_was_lost && self.stopped.contains(&(task_run, number))
     }
 
     /// The next event, which takes so many numbers.
@@ -46,6 +59,12 @@ impl RunOrder {
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
         let number = |key: &str| event[key].as_u64().unwrap_or(0);
         let attempt = (text("taskRun"), number("attempt"));
+        if text("reason").starts_with("infra/") {
+            self.lost.insert((text("taskRun"), attempt.1, number("placement")));
+        }
+        if matches!(event["status"].as_str(), Some("cancelled" | "timeout")) {
+            self.stopped.insert(attempt.clone());
+        }
         let kind = text("kind");
         if event.get("step").is_some() && self.tasks.get(&attempt) != Some(&1) {
             return wrong("an event of a step outside of its task");

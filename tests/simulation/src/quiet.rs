@@ -6,8 +6,8 @@ use std::ops::{Bound, ControlFlow};
 use serde_json::Value;
 use tenon_coordinator::coordinator::Input;
 use tenon_coordinator::event_log::{DocumentKind, Record};
-use tenon_engine::RunId;
 use tenon_engine::command::RunObject;
+use tenon_engine::{AttemptId, RunId};
 use tenon_reporter::history;
 use tenon_store::Store as _;
 
@@ -154,6 +154,7 @@ impl World {
         let mut runs: BTreeMap<RunId, RunOrder> = BTreeMap::new();
         let mut names: BTreeMap<String, Vec<RunId>> = BTreeMap::new();
         let mut lines: BTreeMap<String, u32> = BTreeMap::new();
+        let mut up: BTreeMap<String, bool> = BTreeMap::new();
         let mut last_seq = 0;
         let unreadable = |what: String| Violation::new("readable history", what);
         for record in records {
@@ -194,6 +195,7 @@ impl World {
                         ));
                     }
                     last_seq = seq + count - 1;
+                    self.agent_event(&event, &mut up)?;
                     let Some(run) = event["runId"].as_str() else { continue };
                     let run: RunId = run.parse().map_err(|_| unreadable(run.to_owned()))?;
                     let Some(order) = runs.get_mut(&run) else {
@@ -203,6 +205,7 @@ impl World {
                 }
             }
         }
+        self.check_agents(&up)?;
         self.check_runs(&runs, &names)?;
         for (line, count) in &lines {
             if *count > 1 {
@@ -210,13 +213,61 @@ impl World {
                 return Err(Violation::new("a report is applied once", what));
             }
         }
-        match self.oracle.lines.iter().find(|line| !lines.contains_key(*line)) {
-            Some(line) => Err(Violation::new(
+        // What an agent says of a placement that is lost is taken, and thrown away.
+        let missing = |(line, attempt): &(&String, &AttemptId)| {
+            let agent = line.split(' ').next().unwrap_or_default();
+            let agent_was_lost = self.oracle.lost_agents.contains(agent);
+            let order = runs.get(&attempt.run);
+            let was_lost = order.is_some_and(|order| order.was_lost(attempt, agent_was_lost));
+            !lines.contains_key(*line) && !was_lost
+        };
+        match self.oracle.lines.iter().find(missing) {
+            Some((line, attempt)) => Err(Violation::new(
                 "an acknowledged report is never lost",
-                format!("line {line:?} is not in the history"),
+                format!("line {line:?} of {attempt} is not in the history"),
             )),
             None => Ok(()),
         }
+    }
+
+    /// Agents come up and go down in turns, starting with up.
+    fn agent_event(
+        &mut self,
+        event: &Value,
+        up: &mut BTreeMap<String, bool>,
+    ) -> Result<(), Violation> {
+        let is_up = match event["kind"].as_str() {
+            Some("agent-up") => true,
+            Some("agent-down") => false,
+            _ => return Ok(()),
+        };
+        let agent = event["agent"].as_str().unwrap_or_default();
+        self.oracle.lost += u64::from(event["reason"] == "infra/agent-lost");
+        if !is_up {
+            self.oracle.lost_agents.insert(agent.to_owned());
+        }
+        match up.insert(agent.to_owned(), is_up) {
+            Some(was_up) if was_up != is_up => Ok(()),
+            None if is_up => Ok(()),
+            _ => Err(Violation::new("agents come and go in turns", event.to_string())),
+        }
+    }
+
+    /// The last event of each agent says what the state says.
+    fn check_agents(&self, up: &BTreeMap<String, bool>) -> Result<(), Violation> {
+        for node in self.members() {
+            let Some(running) = self.machines.get(&node).and_then(|m| m.running.as_ref()) else {
+                continue;
+            };
+            let agents = &running.coordinator.replica().meta().agents;
+            let known: BTreeMap<String, bool> =
+                agents.iter().map(|(name, agent)| (name.clone(), !agent.down)).collect();
+            if known != *up {
+                let what = format!("node {node} knows {known:?}, and its history says {up:?}");
+                return Err(Violation::new("agents come and go in turns", what));
+            }
+        }
+        Ok(())
     }
 
     fn check_runs(

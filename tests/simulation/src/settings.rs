@@ -1,5 +1,6 @@
 //! How a schedule is: drawn from the seed, so that schedules differ from each other in kind.
 
+use tenon_coordinator::coordinator::LeaseTimes;
 use tenon_journal::disk::sim::Random;
 
 use crate::queue::{MS, Micros, SECOND};
@@ -40,6 +41,8 @@ pub struct Settings {
     pub turn: Micros,
     /// Clocks are wrong by up to so much, in milliseconds.
     pub skew_ms: u64,
+    /// How long agents are trusted.
+    pub leases: LeaseTimes,
     /// Persist points: bytes and milliseconds.
     pub persist_bytes: u64,
     pub persist_ms: i64,
@@ -81,8 +84,10 @@ pub enum Trouble {
     Transfer,
     /// An agent loses its session.
     AgentBreaks,
-    /// An agent is killed.
+    /// An agent is killed, its machine loses power, or its disk is lost.
     AgentCrash,
+    /// An agent's machine is gone for good.
+    AgentGone,
     /// A node's threads are held up.
     Pause,
     /// Two nodes hear each other only through a third one, which loses power again and again.
@@ -93,7 +98,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of it.
-    pub const ALL: [Trouble; 17] = [
+    pub const ALL: [Trouble; 18] = [
         Trouble::PowerCut,
         Trouble::PowerCutWithin,
         Trouble::Kill,
@@ -108,6 +113,7 @@ impl Trouble {
         Trouble::Transfer,
         Trouble::AgentBreaks,
         Trouble::AgentCrash,
+        Trouble::AgentGone,
         Trouble::Pause,
         Trouble::Flicker,
         Trouble::Duel,
@@ -127,8 +133,14 @@ impl Settings {
                 _ => 1 + random.below(4),
             })
             .collect();
+        let lease_ms = pick(random, &[800, 2000, 5000]);
         Settings {
             nodes,
+            leases: LeaseTimes {
+                lease_ms,
+                margin_ms: lease_ms / 4,
+                heartbeat_ms: lease_ms / pick(random, &[4, 8]),
+            },
             agents: 1 + random.below(3) as usize,
             clients: 1 + random.below(3) as usize,
             subscribers: 1 + random.below(3) as usize,
@@ -166,6 +178,11 @@ impl Settings {
         }
         Trouble::Mend
     }
+}
+
+/// A clock that does not jump goes at such a speed, in thousandths: the margin of a lease covers it.
+pub fn clock_rate(random: &mut Random) -> u64 {
+    950 + random.below(101)
 }
 
 /// One of these.

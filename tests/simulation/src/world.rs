@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tenon_consensus::SnapshotMeta;
-use tenon_coordinator::coordinator::{Answer, CloseReason, Input, Output};
+use tenon_coordinator::coordinator::{Answer, Clocks, CloseReason, Input, Output};
 use tenon_coordinator::node::raft_thread::RaftInput;
 use tenon_coordinator::server::Metrics;
 use tenon_engine::{AttemptId, Time};
 use tenon_journal::disk::sim::Random;
-use tenon_proto::agent::v1::CoordinatorMessage;
+use tenon_proto::agent::v1::{CoordinatorMessage, Hello};
 use tenon_proto::raft::v1::{Chunk, FetchRequest};
 
 use crate::agent::Agent;
@@ -59,7 +59,11 @@ pub enum Event {
     ClientTurn(usize),
     ClientGivesUp(usize, u64),
     /// An agent dials in: agent, session.
-    Dial(Life, usize, u64),
+    Dial(Life, usize, u64, Box<Hello>),
+    /// A heartbeat of an agent is due, in this session.
+    Beat(usize, u64),
+    /// An agent's lease is over, unless it was renewed.
+    LeaseEnds(usize, Micros),
     ToAgent {
         agent: usize,
         session: u64,
@@ -289,8 +293,16 @@ impl World {
                 Ok(())
             }
             Event::ClientGivesUp(client, attempt) => self.answered(client, attempt, None),
-            Event::Dial(life, agent, session) => {
-                self.dialled(life, agent, session);
+            Event::Dial(life, agent, session, hello) => {
+                self.dialled(life, agent, session, *hello);
+                Ok(())
+            }
+            Event::Beat(agent, session) => {
+                self.beat(agent, session);
+                Ok(())
+            }
+            Event::LeaseEnds(agent, until) => {
+                self.lease_ends(agent, until);
                 Ok(())
             }
             Event::ToAgent { agent, session, message } => {
@@ -584,10 +596,12 @@ impl World {
 
     pub fn apply_step(&mut self, life: Life, inputs: Vec<Input>) -> Result<(), Violation> {
         let now = self.clock(life.0);
-        let Some(running) = self.machines.get_mut(&life.0).and_then(|m| m.running.as_mut()) else {
-            return Ok(());
-        };
-        let outputs = match running.coordinator.handle(now, inputs) {
+        let at = self.queue.now();
+        let Some(machine) = self.machines.get_mut(&life.0) else { return Ok(()) };
+        let steady = at / MS * machine.rate / 1000;
+        let Some(running) = machine.running.as_mut() else { return Ok(()) };
+        let clocks = Clocks { wall: now, steady };
+        let outputs = match running.coordinator.handle(clocks, inputs) {
             Ok(outputs) => outputs,
             Err(error) => return self.stopped(life, &error),
         };
