@@ -220,7 +220,7 @@ fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
         (&["agent"], 2, "--server"),
         (&["agent", "--server", "a:1", "--label", "x"], 2, "--label x"),
         (&["run", "-f", "a.yaml", "--detach"], 2, "--server"),
-        (&["runs", "list", "--server", "https://a:1"], 2, "TLS"),
+        (&["runs", "list", "--server", "https://a:1"], 2, "TENON_TOKEN"),
         (&["runs", "list", "--server", "host"], 2, "no port"),
         (&["runs", "prune", "--keep", "1", "--server", "a:1"], 2, "this machine"),
         (&["events", "--kind", "run-strt", "--server", "a:1"], 2, "did you mean \"run-start\"?"),
@@ -231,7 +231,7 @@ fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
         assert!(answer.stderr.contains(says), "{args:?}: {}", answer.stderr);
     }
     let by_variable = tenon(dir.path(), &["runs", "list"], &[("TENON_SERVER", "https://a:1")]);
-    assert!(by_variable.stderr.contains("TLS"), "{}", by_variable.stderr);
+    assert!(by_variable.stderr.contains("TENON_TOKEN"), "{}", by_variable.stderr);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Stories of agents that die and come back, on real Docker.
+//! Stories of agents that die, lose contact, and come back, on real Docker.
 
 #![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
 
@@ -8,6 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 use tenon_tests::fleet::Fleet;
 use tenon_tests::{KillOnPanic, Said, Tenon, finish, wait_until};
+
+/// A lease that a test can wait for, and one that ends no test.
+const SHORT: [&str; 4] = ["--lease-ms", "2000", "--lease-margin-ms", "100000"];
 
 fn kinds<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["kind"] == kind).collect()
@@ -136,4 +139,61 @@ spec:
     let events = end(child, &out, 0);
     assert!(saw(&out, "infra/agent-restarted"));
     assert_eq!(kinds(&events, "run-end").len(), 1);
+}
+
+#[test]
+fn steps_are_frozen_while_nobody_answers_and_go_on_after() {
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &SHORT);
+    let (child, out) = fleet.start_run(COUNTING, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("lines", || lines_of(&out) > 200);
+    // The only coordinator dies for longer than the lease.
+    fleet.coordinators[0].kill();
+    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+    // The agent dies too, and comes back to frozen containers: they stay so.
+    fleet.restart_agent();
+    let said = fleet.said_by("a1");
+    wait_until("the agent to try", || fleet.said_by("a1").len() > said.len());
+    assert!(fleet.containers(Some("running")).is_empty(), "nothing acts without a lease");
+    fleet.restart(0);
+    let events = end(child, &out, 0);
+    assert_counted(&events);
+    assert_eq!(kinds(&events, "task-lost").len(), 0);
+}
+
+#[test]
+fn what_a_dead_agent_ran_is_frozen_by_its_guard() {
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &SHORT);
+    let (child, out) = fleet.start_run(COUNTING, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("lines", || lines_of(&out) > 200);
+    fleet.agent = None;
+    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+    fleet.agent = Some(fleet.agent("a1"));
+    let events = end(child, &out, 0);
+    assert_counted(&events);
+}
+
+#[test]
+fn what_an_agent_ran_that_is_gone_for_good_is_done_by_another_and_killed_where_it_was() {
+    let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &args);
+    let (child, out) = fleet.start_run(COUNTING, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("lines", || lines_of(&out) > 200);
+    let before = fleet.containers(None);
+    fleet.agent = None;
+    let mut other = fleet.agent("a2");
+    let events = end(child, &out, 0);
+    let lost = kinds(&events, "task-lost");
+    assert_eq!(lost.len(), 1);
+    assert!(lost[0].to_string().contains("infra/agent-lost"), "{}", lost[0]);
+    let left: Vec<String> = fleet.containers(Some("running"));
+    assert!(before.iter().all(|id| !left.contains(id)), "what was lost does not act");
+    // It comes back, and is told that nothing of it is its own any more.
+    fleet.agent = Some(fleet.agent("a1"));
+    wait_until("nothing to be left", || fleet.containers(None).is_empty());
+    other.kill();
 }
