@@ -232,6 +232,7 @@ fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
     }
     let by_variable = tenon(dir.path(), &["runs", "list"], &[("TENON_SERVER", "https://a:1")]);
     assert!(by_variable.stderr.contains("TENON_TOKEN"), "{}", by_variable.stderr);
+    assert!(!by_variable.stderr.contains("trying again"), "{}", by_variable.stderr);
 }
 
 #[test]

@@ -168,10 +168,10 @@ impl Client {
                     return Ok(node);
                 }
                 Ok(Err(error)) => {
-                    self.failed(&next.url, &error);
                     if !error.is_passing() {
                         return Err(error);
                     }
+                    self.failed(&next.url, &error);
                     last = Some(error);
                 }
                 Err(_) => {
