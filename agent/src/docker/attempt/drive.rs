@@ -14,6 +14,7 @@ use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 use tenon_entrypoint::frame::{self, Ended};
 use tenon_proto::agent::v1::{SidecarStarted, StepStarted, report};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Attempt, Owner, labels};
 use crate::clock::now_ms;
@@ -29,6 +30,8 @@ const STARTS_AT_ONCE: usize = 4;
 const AHEAD: usize = 64;
 /// A signal that came before the entrypoint could take it is sent again after this.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long after a step's end the daemon may learn that it was out of memory.
+const OOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is being watched while an attempt runs.
 pub(super) struct Watch<'a> {
@@ -426,7 +429,8 @@ impl<'a> Attempt<'a> {
         let mut oom_killed = container.oom_killed;
         let by_signal = ended.exit_code < 0 || ended.exit_code >= 128;
         if !oom_killed && by_signal && ended.ending == frame::Ending::Error && !watch.killing {
-            oom_killed = self.was_out_of_memory(&container.id).await;
+            let limited = self.plan_of(index).resources.memory.is_some();
+            oom_killed = self.was_out_of_memory(&container.id, limited).await;
         }
         Fate {
             image_id: container.image.image_id.clone(),
@@ -436,10 +440,20 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    async fn was_out_of_memory(&self, id: &str) -> bool {
-        let none = None::<InspectContainerOptions>;
-        let inspected = self.backend.docker.inspect_container(id, none).await;
-        inspected.ok().and_then(|container| container.state?.oom_killed).unwrap_or(false)
+    /// The daemon hears of it from another source than of the end, and sometimes later: where there is
+    /// a limit, it is asked for a while.
+    async fn was_out_of_memory(&self, id: &str, limited: bool) -> bool {
+        let patience = if limited { OOM_PATIENCE } else { Duration::ZERO };
+        let until = Instant::now() + patience;
+        loop {
+            let none = None::<InspectContainerOptions>;
+            let inspected = self.backend.docker.inspect_container(id, none).await;
+            let told = inspected.ok().and_then(|container| container.state?.oom_killed);
+            if told == Some(true) || Instant::now() >= until {
+                return told.unwrap_or(false);
+            }
+            tokio::time::sleep(OOM_PATIENCE / 20).await;
+        }
     }
 
     fn take_event(&mut self, watch: &Watch<'a>, event: &EventMessage) -> Result<(), Failure> {
