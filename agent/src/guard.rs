@@ -12,7 +12,9 @@ use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::clock::since_boot;
 use crate::owner::{boot_id, is_dead, owner};
@@ -22,6 +24,8 @@ use crate::{docker, host};
 const LOOK: Duration = Duration::from_secs(1);
 /// How soon it looks for more to freeze when there was nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Guards are started at least so far apart.
+const APART: Duration = Duration::from_millis(100);
 /// The file's name.
 const FILE: &str = "lease";
 
@@ -133,11 +137,12 @@ pub struct GuardArgs {
     pub on_expiry: OnExpiry,
 }
 
-/// The agent's end: it renews, and starts the guard again should it die.
+/// The agent's end: it renews, and starts the guard again as soon as it dies.
 pub struct Guard {
-    options: GuardOptions,
-    id: String,
-    child: Child,
+    args: GuardArgs,
+    /// Closed when there is to be no guard any more.
+    wanted: mpsc::Sender<()>,
+    keeper: JoinHandle<()>,
 }
 
 impl Guard {
@@ -148,38 +153,71 @@ impl Guard {
         shared.state.guard.clone_from(&id);
         shared.write()?;
         drop(shared);
+        let args = GuardArgs {
+            data_dir: options.data_dir.clone(),
+            id: id.clone(),
+            agent: id.clone(),
+            owner: options.owner.clone(),
+            backend: options.backend.to_owned(),
+            on_expiry: options.on_expiry,
+        };
         let child = spawn(&options, &id)?;
-        Ok(Guard { options, id, child })
+        let (wanted, unwanted) = mpsc::channel();
+        let keeper = std::thread::Builder::new()
+            .name("guard".to_owned())
+            .spawn(move || keep(child, &options, &id, &unwanted))?;
+        Ok(Guard { args, wanted, keeper })
     }
 
     /// The lease holds until then, since the boot; none is for ever. True when something was frozen
     /// meanwhile. Waits while the guard is about to freeze.
-    pub fn renew(&mut self, until: Option<Duration>) -> io::Result<bool> {
-        let mut shared = Locked::open(&self.options.data_dir)?;
+    pub fn renew(&self, until: Option<Duration>) -> io::Result<bool> {
+        let mut shared = Locked::open(&self.args.data_dir)?;
         let nanos =
             until.map_or(u64::MAX, |until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
         shared.state.until = nanos;
-        shared.state.guard.clone_from(&self.id);
+        shared.state.guard.clone_from(&self.args.id);
         let frozen = std::mem::take(&mut shared.state.frozen);
         shared.write()?;
-        drop(shared);
-        if self.child.try_wait()?.is_some() {
-            tracing::warn!("the agent's guard has died; another one is started");
-            self.child = spawn(&self.options, &self.id)?;
-        }
         Ok(frozen)
     }
 
+    /// Freezes (or kills) what moves, if the lease is over: for an agent that was held up while it
+    /// thawed, and finds that its lease is over by now.
+    pub async fn freeze(&self) -> Result<(), String> {
+        pass(&self.args).await.map(|_| ())
+    }
+
     /// Nothing runs any more: the guard may go.
-    pub fn end(mut self) {
-        let ended = Locked::open(&self.options.data_dir).and_then(|mut shared| {
+    pub fn end(self) {
+        drop(self.wanted);
+        let ended = Locked::open(&self.args.data_dir).and_then(|mut shared| {
             shared.state.guard.clear();
             shared.write()
         });
         match ended {
             // It looks at the file within a moment.
-            Ok(()) => drop(self.child.wait()),
+            Ok(()) => drop(self.keeper.join()),
             Err(error) => tracing::warn!(%error, "the agent's guard cannot be ended"),
+        }
+    }
+}
+
+/// Waits for the guard's death, and starts another one, until there is to be none. A thread of its own
+/// is told at once; the agent's loop would learn of it when the lease is renewed, and that may be too
+/// late.
+fn keep(mut child: Child, options: &GuardOptions, id: &str, unwanted: &mpsc::Receiver<()>) {
+    loop {
+        let started = Instant::now();
+        let ended = child.wait();
+        let pause = APART.saturating_sub(started.elapsed());
+        if unwanted.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return;
+        }
+        tracing::warn!(?ended, "the agent's guard has died; another one is started");
+        match spawn(options, id) {
+            Ok(next) => child = next,
+            Err(error) => tracing::error!(%error, "the agent's guard cannot be started"),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! through their contracts.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_proto::agent::v1::{
@@ -234,7 +234,7 @@ impl Work {
     fn end(self) -> Result<(), SpoolError> {
         let guard = self.contact.guard.filter(|_| self.contact.left.is_empty());
         if let Some(guard) = guard.and_then(Arc::into_inner) {
-            guard.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+            guard.end();
         }
         Ok(())
     }

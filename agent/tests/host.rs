@@ -341,7 +341,7 @@ async fn a_run_that_continues_another_finds_its_claims() {
 }
 
 /// Elsewhere, because the guard of the test runs on this thread.
-async fn renew(mut guard: Guard, until: Option<Duration>) -> (Guard, bool) {
+async fn renew(guard: Guard, until: Option<Duration>) -> (Guard, bool) {
     let renewed = tokio::task::spawn_blocking(move || {
         let frozen = guard.renew(until).unwrap();
         (guard, frozen)

@@ -1,7 +1,7 @@
 //! The program that Tenon puts into every container: `tenon-entrypoint run SPEC` runs one step or
 //! sidecar as its spec file says and records what happens; `pause` only holds a container open;
 //! `launch` makes the namespaces of a container where there is no container engine; `purge` empties
-//! directories in which steps of another user wrote.
+//! directories in which steps of another user wrote; `kill-all` kills every process that it sees.
 //!
 //! It is meant to be process 1 of its container, but does not depend on it. It uses nothing of the
 //! image: built static, it runs where there is no file but itself. It never waits by polling, and
@@ -14,6 +14,9 @@ mod run;
 mod sys;
 
 use std::process::ExitCode;
+
+/// The pid name space of the machine itself: its number is the kernel's constant.
+const MACHINE: &str = "pid:[4026531836]";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -28,11 +31,28 @@ fn main() -> ExitCode {
         (Some("purge"), Some(first), second) => {
             purge::purge([first].into_iter().chain(second).chain(arguments))
         }
+        (Some("kill-all"), None, None) => kill_all(),
         _ => {
             eprintln!(
-                "usage: tenon-entrypoint run SPEC | pause | launch | enter PID COMMAND... | purge DIR..."
+                "usage: tenon-entrypoint run SPEC | pause | launch | enter PID COMMAND... | purge DIR... | \
+                 kill-all"
             );
             ExitCode::from(2)
         }
+    }
+}
+
+/// Kills every process of the pid name space, but this one and process 1, which only its parent can kill.
+fn kill_all() -> ExitCode {
+    // Outside of a container it would be everything.
+    let own = std::fs::read_link("/proc/self/ns/pid");
+    if own.is_ok_and(|own| own.as_os_str() == MACHINE) {
+        eprintln!("tenon-entrypoint: kill-all is for containers");
+        return ExitCode::FAILURE;
+    }
+    // SAFETY: no memory is involved.
+    match unsafe { libc::kill(-1, libc::SIGKILL) } {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }

@@ -98,6 +98,28 @@ impl Fleet {
         self.agent = Some(self.agent(&name));
     }
 
+    /// Kills the guard of an agent.
+    pub fn kill_guard(&self, name: &str) {
+        let dir = self.tenon.state_dir().join("agents").join(name);
+        let dir = fs::canonicalize(dir).unwrap();
+        let is_guard = |line: &[u8]| {
+            let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+            let of_it = words.contains(&dir.as_os_str().as_encoded_bytes());
+            of_it && words.get(1) == Some(&&b"guard"[..])
+        };
+        let mut killed = 0;
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            // One that has just gone says nothing.
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if is_guard(&line) {
+                let pid = process.file_name().to_str().unwrap().parse().unwrap();
+                crate::signal(pid, libc::SIGKILL);
+                killed += 1;
+            }
+        }
+        assert_eq!(killed, 1, "an agent has one guard");
+    }
+
     /// What an agent has said so far.
     pub fn said_by(&self, name: &str) -> String {
         fs::read_to_string(self.tenon.dir().join(format!("{name}.log"))).unwrap()

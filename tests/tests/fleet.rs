@@ -177,6 +177,56 @@ fn what_a_dead_agent_ran_is_frozen_by_its_guard() {
 }
 
 #[test]
+fn a_guard_that_is_killed_is_replaced_although_nobody_answers() {
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &SHORT);
+    let (child, out) = fleet.start_run(COUNTING, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("lines", || lines_of(&out) > 200);
+    fleet.coordinators[0].kill();
+    fleet.kill_guard("a1");
+    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+    fleet.restart(0);
+    assert_counted(&end(child, &out, 0));
+}
+
+#[test]
+fn what_is_killed_while_it_is_frozen_does_not_move_once_more() {
+    let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
+    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &args);
+    let yaml = r#"apiVersion: tekton.dev/v1
+kind: TaskRun
+metadata: {name: t}
+spec:
+  taskSpec:
+    volumes: [{name: v, hostPath: {path: SHARED}}]
+    steps:
+    - name: s
+      image: busybox
+      volumeMounts: [{name: v, mountPath: /shared}]
+      script: |
+        [ "$TENON_FENCING_TOKEN" != 1000001 ] || while :; do echo >> /shared/file; done
+"#;
+    let shared = fleet.tenon.dir().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let file = shared.join("file");
+    let yaml = yaml.replace("SHARED", &shared.display().to_string());
+    let (child, out) = fleet.start_run(&yaml, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("the step to write", || file.exists());
+    fleet.agent = None;
+    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+    let frozen = fs::metadata(&file).unwrap().len();
+    let mut other = fleet.agent("a2");
+    end(child, &out, 0);
+    fleet.agent = Some(fleet.agent("a1"));
+    wait_until("nothing to be left", || fleet.containers(None).is_empty());
+    assert_eq!(fs::metadata(&file).unwrap().len(), frozen, "it wrote when it was killed");
+    other.kill();
+}
+
+#[test]
 fn what_an_agent_ran_that_is_gone_for_good_is_done_by_another_and_killed_where_it_was() {
     let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
     let mut fleet = Fleet::start_on(Tenon::docker(), 1, &args);

@@ -333,12 +333,15 @@ impl<'a> Attempt<'a> {
         if signal != "SIGKILL" && !self.cancel.lease.holds() {
             return;
         }
-        let kills = indexes.iter().map(|&index| {
+        let signals = indexes.iter().map(|&index| async move {
+            let id = &self.containers[index].id;
+            if signal == "SIGKILL" {
+                return self.backend.kill(id).await;
+            }
             let options = KillContainerOptionsBuilder::default().signal(signal).build();
-            let docker = &self.backend.docker;
-            docker.kill_container(&self.containers[index].id, Some(options))
+            let _ = self.backend.docker.kill_container(id, Some(options)).await;
         });
-        join_all(kills).await;
+        join_all(signals).await;
     }
 
     /// Indexes of containers that run, as far as is known: steps or sidecars.

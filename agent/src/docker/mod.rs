@@ -7,6 +7,7 @@ mod attempt;
 mod create;
 mod error;
 mod freeze;
+mod helper;
 mod images;
 mod labels;
 mod reach;
@@ -20,7 +21,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{
+    InspectContainerOptions, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder,
+};
 use futures_util::future::join_all;
 use tenon_proto::agent::v1::{AttemptId, RunSpec, TaskInvocation, ended};
 
@@ -31,6 +35,7 @@ use crate::pod::{PodDir, attempt_key, claims, make_dir};
 use crate::record::Mark;
 pub(crate) use error::Failure;
 pub(crate) use freeze::freeze_all;
+use helper::Order;
 use images::Images;
 
 /// How long an answer of the daemon may take; pulls and starts on slow disks take long.
@@ -93,11 +98,38 @@ impl DockerBackend {
             which(&owner).then_some(container.id?)
         });
         let removals = ids.map(|id| async move {
+            self.kill_inside(&id).await;
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             self.docker.remove_container(&id, Some(options)).await.is_ok()
         });
         let removed = join_all(removals).await;
         Ok(removed.into_iter().filter(|&ok| ok).count())
+    }
+}
+
+impl DockerBackend {
+    /// Kills a container; one that has just died is no error.
+    async fn kill(&self, id: &str) {
+        self.kill_inside(id).await;
+        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+        let _ = self.docker.kill_container(id, Some(options)).await;
+    }
+
+    /// Kills every process of a container that is frozen. Docker lets it go on in order to kill its first
+    /// process, and the others would act for a moment, although another placement does by now. They
+    /// die of this as soon as they go on.
+    async fn kill_inside(&self, id: &str) {
+        let none = None::<InspectContainerOptions>;
+        // One that is gone is not frozen.
+        let Ok(found) = self.docker.inspect_container(id, none).await else { return };
+        let is_frozen = found.state.and_then(|state| state.paused) == Some(true);
+        let Some(image) = found.image.filter(|_| is_frozen) else { return };
+        let order = Order { image, args: &["kill-all"], mounts: Vec::new(), inside: Some(id) };
+        let owner = &self.options.owner;
+        if let Err(error) = helper::run(&self.docker, &self.entrypoint_dir, owner, order).await {
+            let error = error::message(&error);
+            tracing::warn!(container = id, %error, "what is frozen is killed while it goes on");
+        }
     }
 }
 

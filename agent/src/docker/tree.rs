@@ -2,19 +2,15 @@
 //!
 //! An agent that is root just removes them. One that is not lets a container do it, which is root.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType};
-use bollard::query_parameters::{RemoveContainerOptionsBuilder, WaitContainerOptions};
-use futures_util::StreamExt as _;
 
-use super::labels;
+use super::helper::{self, Order};
 use crate::owner::Owner;
-use crate::pod::{ENTRYPOINT, remove_tree};
+use crate::pod::remove_tree;
 
 /// Removes directory trees.
 pub struct Trees {
@@ -55,39 +51,13 @@ impl Trees {
         let Some(image) = image else {
             return;
         };
-        let bind = |source: &Path, target: &str, read_only| Mount {
-            typ: Some(MountType::BIND),
-            source: Some(source.to_string_lossy().into_owned()),
-            target: Some(target.to_owned()),
-            read_only: Some(read_only),
-            ..Mount::default()
+        let order = Order {
+            image,
+            args: &["purge", "/tekton/purge"],
+            mounts: vec![helper::bind(path, "/tekton/purge", false)],
+            inside: None,
         };
-        let body = ContainerCreateBody {
-            image: Some(image),
-            user: Some("0".to_owned()),
-            entrypoint: Some(vec![ENTRYPOINT.to_owned()]),
-            cmd: Some(vec!["purge".to_owned(), "/tekton/purge".to_owned()]),
-            labels: Some(HashMap::from([(labels::OWNER.to_owned(), self.owner.name())])),
-            host_config: Some(HostConfig {
-                network_mode: Some("none".to_owned()),
-                mounts: Some(vec![
-                    bind(&self.entrypoint_dir, "/tekton/bin", true),
-                    bind(path, "/tekton/purge", false),
-                ]),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        let options = None::<bollard::query_parameters::CreateContainerOptions>;
-        let Ok(created) = self.docker.create_container(options, body).await else {
-            return;
-        };
-        let none = None::<bollard::query_parameters::StartContainerOptions>;
-        if self.docker.start_container(&created.id, none).await.is_ok() {
-            let mut wait = self.docker.wait_container(&created.id, None::<WaitContainerOptions>);
-            while wait.next().await.is_some() {}
-        }
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        let _ = self.docker.remove_container(&created.id, Some(options)).await;
+        // What it could not remove, the caller finds.
+        let _ = helper::run(&self.docker, &self.entrypoint_dir, &self.owner, order).await;
     }
 }

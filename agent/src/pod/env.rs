@@ -2,6 +2,7 @@
 //!
 //! Messages are the kubelet's own.
 
+use tenon_proto::agent::v1::AttemptId;
 use tenon_tekton::k8s::{EnvFromSource, EnvVar, KeySelector, ResourceRequirements};
 use tenon_tekton::pod::Pod;
 
@@ -18,7 +19,10 @@ pub fn environment(
     resources: &ResourceRequirements,
 ) -> Result<Env, Refusal> {
     let mut built = Env::default();
-    // The Task's own variable of this name goes before it.
+    // The Task's own variables of these names go before them.
+    for (name, value) in materials.attempt.iter().flat_map(identity) {
+        built.set(name, value);
+    }
     if let Some(traceparent) = materials.traceparents.get(container) {
         built.set("TRACEPARENT", traceparent.clone());
     }
@@ -53,6 +57,23 @@ pub fn environment(
         }
     }
     Ok(built)
+}
+
+/// What a step is told of the placement that it belongs to.
+fn identity(attempt: &AttemptId) -> [(&'static str, String); 5] {
+    [
+        ("TENON_RUN_ID", attempt.run_id.clone()),
+        ("TENON_TASK_RUN", attempt.task_run.clone()),
+        ("TENON_ATTEMPT", attempt.attempt.to_string()),
+        ("TENON_PLACEMENT", attempt.placement.to_string()),
+        ("TENON_FENCING_TOKEN", fencing_token(attempt).to_string()),
+    ]
+}
+
+/// A number that is greater for each later placement of a TaskRun: attempt and placement, the latter
+/// in six digits.
+fn fencing_token(attempt: &AttemptId) -> u64 {
+    u64::from(attempt.attempt) * 1_000_000 + u64::from(attempt.placement.min(999_999))
 }
 
 fn add_all(built: &mut Env, materials: &Materials, source: &EnvFromSource) -> Result<(), Refusal> {
@@ -222,7 +243,14 @@ mod tests {
     use crate::pod::SecretValues;
 
     fn materials() -> Materials {
+        let attempt = AttemptId {
+            run_id: "R".to_owned(),
+            task_run: "t".to_owned(),
+            attempt: 2,
+            placement: 3,
+        };
         Materials {
+            attempt: Some(attempt),
             traceparents: [("step-s".to_owned(), "00-t-s-01".to_owned())].into(),
             config_maps: [(
                 "cm".to_owned(),
@@ -274,6 +302,7 @@ mod tests {
                 {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "MCPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
                 {"name": "X", "value": "again"},
+                {"name": "TENON_PLACEMENT", "value": "its own"},
             ]),
         )
         .unwrap();
@@ -289,10 +318,25 @@ mod tests {
             ("CPU", Some("2")),
             ("MCPU", Some("1500")),
             ("TRACEPARENT", Some("00-t-s-01")),
+            ("TENON_RUN_ID", Some("R")),
+            ("TENON_TASK_RUN", Some("t")),
+            ("TENON_ATTEMPT", Some("2")),
+            ("TENON_PLACEMENT", Some("its own")),
+            ("TENON_FENCING_TOKEN", Some("2000003")),
         ] {
             assert_eq!(env.get(name), expected, "{name}");
         }
         assert!(!format!("{env:?}").contains("hidden"));
+    }
+
+    #[test]
+    fn a_later_placement_has_a_greater_token() {
+        let token = |attempt, placement| {
+            fencing_token(&AttemptId { attempt, placement, ..AttemptId::default() })
+        };
+        let tokens =
+            [token(1, 1), token(1, 2), token(1, u32::MAX), token(2, 1), token(u32::MAX, 1)];
+        assert!(tokens.is_sorted_by(|one, next| one < next), "{tokens:?}");
     }
 
     #[test]

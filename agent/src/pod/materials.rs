@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tenon_proto::agent::v1::TaskInvocation;
+use tenon_proto::agent::v1::{AttemptId, TaskInvocation};
 use tenon_tekton::k8s::{ConfigMap, ObjectMeta, Secret};
 use tenon_tekton::secrets;
 
@@ -15,6 +15,8 @@ pub struct Materials {
     pub config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The Secrets.
     pub secrets: BTreeMap<String, SecretValues>,
+    /// Which placement of which attempt this is, where that is known.
+    pub attempt: Option<AttemptId>,
     /// W3C trace context by container: `step-<name>` or `sidecar-<name>`.
     pub traceparents: std::collections::HashMap<String, String>,
 }
@@ -43,8 +45,11 @@ impl SecretValues {
 impl Materials {
     /// Decodes what came with an attempt.
     pub fn decode(task: &TaskInvocation) -> Result<Materials, Refusal> {
-        let mut materials =
-            Materials { traceparents: task.traceparents.clone(), ..Materials::default() };
+        let mut materials = Materials {
+            attempt: task.attempt.clone(),
+            traceparents: task.traceparents.clone(),
+            ..Materials::default()
+        };
         for json in &task.config_maps_json {
             let map: ConfigMap = serde_json::from_str(json).map_err(|error| refuse(&error))?;
             let mut files: BTreeMap<String, Vec<u8>> =

@@ -5,7 +5,7 @@
 //! So an answer means: everything else is still current.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -39,7 +39,7 @@ pub(super) struct Renewed {
 pub(super) struct Contact {
     pub lease: Lease,
     /// It freezes what runs when the lease is over; none where nothing is frozen.
-    pub guard: Option<Arc<Mutex<Guard>>>,
+    pub guard: Option<Arc<Guard>>,
     pub on_expiry: OnExpiry,
     pub held: Vec<Held>,
     /// Attempts of an earlier process that are not gone on with yet.
@@ -56,7 +56,7 @@ impl Contact {
     pub fn new(lease: Lease, guard: Option<Guard>, on_expiry: OnExpiry) -> Contact {
         Contact {
             lease,
-            guard: guard.map(|guard| Arc::new(Mutex::new(guard))),
+            guard: guard.map(Arc::new),
             on_expiry,
             held: Vec::new(),
             left: HashMap::new(),
@@ -101,18 +101,27 @@ impl Work {
         let stands_still = !self.contact.lease.is_told();
         self.contact.renewing.spawn(async move {
             let mut was_frozen = false;
-            if let Some(guard) = guard {
+            if let Some(guard) = &guard {
                 // The guard may be about to freeze, which takes a moment.
-                let renewed = tokio::task::spawn_blocking(move || {
-                    guard.lock().unwrap_or_else(PoisonError::into_inner).renew(until)
-                });
+                let told = Arc::clone(guard);
+                let renewed = tokio::task::spawn_blocking(move || told.renew(until));
                 was_frozen = renewed
                     .await
                     .map_err(|error| error.to_string())?
                     .map_err(|error| error.to_string())?;
             }
             if stands_still || was_frozen {
-                let thawed = join_all(current.iter().map(|attempt| backend.thaw(attempt))).await;
+                let holds = || until.is_none_or(|until| until > since_boot());
+                let thawed = join_all(current.iter().map(|attempt| async {
+                    if holds() { backend.thaw(attempt).await } else { Ok(()) }
+                }));
+                let thawed = thawed.await;
+                // Held up meanwhile, it may have thawed behind the guard's back.
+                if !holds()
+                    && let Some(guard) = &guard
+                {
+                    guard.freeze().await?;
+                }
                 if let Some(error) = thawed.into_iter().find_map(Result::err) {
                     return Err(error.message);
                 }
