@@ -24,7 +24,8 @@ usage: cargo xtask TASK [--yes]
   fix             format, and apply what the lints can mend by themselves
   images          build the stand-in images of the tests from the distribution's packages
   registry        run a registry with them on a loopback port until standard input ends
-  chaos           a cluster of real processes that are killed and cut off: --kills N, --seed S, --backend docker|host, --release
+  chaos           a fleet of real processes that are killed and cut off: --kills N, --agent-faults N, --partitions N,
+                  --around -- COMMAND, --conformance, --calm, --seed S, --backend docker|host, --release
   bench SUITE     print the figures of docs/performance.md as measured here; --json for programs
   simulate        run schedules of the deterministic simulation: [--seeds N] [--from S] [--bug NAME] [--nodes N] [--trace]
 

@@ -6,7 +6,7 @@ use tenon_client::{Client, Options};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Failure;
-use crate::network::Cut;
+use crate::network::{Cut, Host};
 use crate::processes::Processes;
 use crate::random::Random;
 use crate::users::Users;
@@ -48,6 +48,16 @@ pub struct Harm {
     pub restarts: usize,
     /// How long the cluster had no leader after a leader was killed, in milliseconds.
     pub gaps: Vec<u64>,
+}
+
+impl std::fmt::Display for Harm {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Harm { kills, leader_kills, stops, cuts, restarts, .. } = self;
+        write!(
+            out,
+            "{kills} kills ({leader_kills} of leaders), {stops} stops, {cuts} cuts, {restarts} restarts"
+        )
+    }
 }
 
 /// Asks each node how it stands; those that do not answer are left out.
@@ -116,20 +126,24 @@ impl Harm {
             round += 1;
             self.round(leader, processes, random).await?;
             if round % 10 == 0 {
-                println!(
-                    "round {round}: {} kills ({} of leaders), {} stops, {} cuts, {} restarts; {} runs \
-                     accepted, {} ended",
-                    self.kills,
-                    self.leader_kills,
-                    self.stops,
-                    self.cuts,
-                    self.restarts,
-                    users.acknowledged(),
-                    users.ended()
-                );
+                let (accepted, ended) = (users.acknowledged(), users.ended());
+                println!("round {round}: {self}; {accepted} runs accepted, {ended} ended");
             }
         }
         Ok(())
+    }
+
+    /// Does harm until it is dropped, with time between for those who use the cluster.
+    pub async fn for_ever(
+        &mut self,
+        processes: &mut Processes,
+        random: &mut Random,
+    ) -> Result<(), Failure> {
+        loop {
+            pause(random, 1000, 6000).await;
+            let leader = wait_for_leader(processes).await?;
+            self.round(leader, processes, random).await?;
+        }
     }
 
     async fn round(
@@ -139,7 +153,7 @@ impl Harm {
         random: &mut Random,
     ) -> Result<(), Failure> {
         let count = processes.nodes.len();
-        let any = 1 + usize::try_from(random.below(count as u64)).unwrap_or(0);
+        let any = random.among(count);
         match random.below(100) {
             0..50 => self.kill_leader(leader, processes, random).await,
             50..58 => {
@@ -234,9 +248,9 @@ impl Harm {
         if processes.network.can_delay() {
             cuts.push(Slow);
         }
-        let how = *random.pick(&cuts);
+        let how = random.pick(&cuts).clone();
         processes.remark(node, &format!("cut: {how:?}"));
-        processes.network.cut(node, how)?;
+        processes.network.cut(Host::Node(node), &how)?;
         self.cuts += 1;
         pause(random, 500, 5000).await;
         if random.below(4) == 0 {
@@ -247,7 +261,7 @@ impl Harm {
             pause(random, 0, 1500).await;
         }
         processes.remark(node, "healed");
-        processes.network.heal(node)
+        processes.network.heal(Host::Node(node))
     }
 }
 

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::kinds::LINES;
+use crate::kinds::INFRAFAILED;
 use crate::users::Asked;
+
+/// So often an attempt is placed again before it is given up.
+const REPLACEMENTS: u64 = 3;
 
 /// What was found in one event log.
 #[derive(Debug, Default)]
@@ -16,6 +19,8 @@ pub struct Read {
     pub kinds: BTreeMap<String, usize>,
     /// TaskRuns of which a placement was lost.
     pub lost: BTreeSet<String>,
+    /// Runs that ended because an attempt of theirs was lost more often than it is placed again.
+    pub given_up: usize,
     /// TaskRuns with two live placements.
     pub doubled: Vec<String>,
     /// Everything else that must not be.
@@ -31,8 +36,10 @@ struct Run {
     live: BTreeMap<String, (u64, u64)>,
     /// TaskRun to the highest attempt and placement that began.
     newest: BTreeMap<String, (u64, u64)>,
-    /// The number in the last line `line N`.
-    line: u64,
+    /// The attempt and placement that prints lines, and the number in its last line `line N`.
+    line: ((u64, u64), u64),
+    /// How often each attempt of a TaskRun was lost.
+    losses: BTreeMap<(String, u64), u64>,
     /// Attempt, placement and step of each mark.
     marks: BTreeSet<String>,
 }
@@ -99,6 +106,8 @@ impl Read {
                 run.live.remove(task_run);
                 if kind == "task-lost" {
                     self.lost.insert(task_run.to_owned());
+                    let attempt = (task_run.to_owned(), placement().0);
+                    *run.losses.entry(attempt).or_default() += 1;
                 }
             }
             "step-log" => {
@@ -110,15 +119,21 @@ impl Read {
                     }
                 }
                 if let Some(number) = line.strip_prefix("line ") {
-                    run.line += 1;
-                    if number.parse() != Ok(run.line) {
-                        self.faults.push(format!("event {seq}: {line:?} as line {}", run.line));
-                        run.line = number.parse().unwrap_or(run.line);
+                    // Another placement begins at the beginning.
+                    let last = if run.line.0 == placement() { run.line.1 } else { 0 };
+                    if number.parse() != Ok(last + 1) {
+                        self.faults.push(format!("event {seq}: {line:?} as line {}", last + 1));
                     }
+                    run.line = (placement(), number.parse().unwrap_or(last + 1));
                 }
             }
             _ => {}
         }
+    }
+
+    /// How many placements were lost.
+    pub fn losses(&self) -> u64 {
+        self.runs.values().flat_map(|run| run.losses.values()).sum()
     }
 
     /// How many runs there are.
@@ -149,6 +164,12 @@ impl Read {
                 self.faults.push(told("it has no end".to_owned()));
                 continue;
             };
+            // An attempt that is lost too often ends its run: one of these was given up rightly.
+            let often = run.losses.values().any(|times| *times >= REPLACEMENTS);
+            if end["status"] == INFRAFAILED && often {
+                self.given_up += 1;
+                continue;
+            }
             if end["status"] != asked.expect.status {
                 self.faults.push(told(format!(
                     "it ended as {}, {}: {}; it should be {}",
@@ -161,8 +182,8 @@ impl Read {
                 let fault = format!("its results are {}, not {results}", end["results"]);
                 self.faults.push(told(fault));
             }
-            if asked.kind == "lines" && run.line != LINES {
-                self.faults.push(told(format!("{} of {LINES} lines", run.line)));
+            if let Some(lines) = asked.expect.lines.filter(|lines| *lines != run.line.1) {
+                self.faults.push(told(format!("{} of {lines} lines", run.line.1)));
             }
         }
         lost
@@ -209,8 +230,7 @@ mod tests {
         let mut read = read(&events);
         let asked = Asked {
             name: "n".into(),
-            kind: "dag",
-            expect: Expect { status: "succeeded", results: None },
+            expect: Expect { status: "succeeded", results: None, lines: None },
             request: Default::default(),
             run: Some("R".into()),
             ended: None,
@@ -235,10 +255,9 @@ mod tests {
         assert_eq!(read(&[json!({"kind": "x", "seq": 0})]).faults.len(), 1);
         let mark = json!({"kind": "step-log", "taskRun": "t", "line": "mark 1", "step": "s"});
         assert_eq!(read(&[mark.clone(), mark]).doubled.len(), 1);
-        let lines = [
-            json!({"kind": "step-log", "line": "line 1"}),
-            json!({"kind": "step-log", "line": "line 3"}),
-        ];
-        assert_eq!(read(&lines).faults.len(), 1);
+        let line = |number: u64, placement: u64| json!({"kind": "step-log", "line": format!("line {number}"), "placement": placement});
+        assert_eq!(read(&[line(1, 1), line(2, 1), line(1, 2), line(2, 2)]).faults.len(), 0);
+        assert_eq!(read(&[line(1, 1), line(3, 1)]).faults.len(), 1);
+        assert_eq!(read(&[line(1, 1), line(2, 2)]).faults.len(), 1);
     }
 }

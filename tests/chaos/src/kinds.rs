@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use crate::Backend;
 
 /// How many lines the kind `lines` prints.
-pub const LINES: u64 = 3000;
+const LINES: u64 = 3000;
+
+/// How a run ends of which an attempt was lost too often.
+pub const INFRAFAILED: &str = "infrafailed";
 
 /// A run to submit.
 #[derive(Clone, Debug)]
@@ -29,9 +32,16 @@ pub struct Expect {
     pub status: &'static str,
     /// Exactly these results, where any are named.
     pub results: Option<Value>,
+    /// So many lines `line N`.
+    pub lines: Option<u64>,
 }
 
 impl Kind {
+    /// A run with this manifest, in which `metadata.name` is to be replaced.
+    pub fn new(name: &'static str, manifest: String, expect: Expect) -> Kind {
+        Kind { name, manifest, expect, cancel: false }
+    }
+
     /// The documents of a run of this kind, which is to be called so; its steps leave their marks
     /// in that file, if there is one.
     pub fn manifest(&self, name: &str, marks: Option<&str>) -> String {
@@ -79,7 +89,8 @@ pub fn kinds(backend: Backend) -> Vec<Kind> {
 
 fn ours(name: &'static str, text: &str, status: &'static str, results: Option<Value>) -> Kind {
     let manifest = text.replace("@BEGIN@", BEGIN).replace("@END@", END);
-    Kind { name, manifest, expect: Expect { status, results }, cancel: false }
+    let lines = (name == "lines").then_some(LINES);
+    Kind::new(name, manifest, Expect { status, results, lines })
 }
 
 /// A conformance case: its header says what must come of it.
@@ -88,7 +99,7 @@ fn case(name: &'static str, text: &str) -> Kind {
     let header: Value = serde_json::from_str(&header).unwrap_or_default();
     let status = if header["status"] == "False" { "failed" } else { "succeeded" };
     let results = header.get("results").cloned();
-    Kind { name, manifest: text.to_owned(), expect: Expect { status, results }, cancel: false }
+    Kind::new(name, text.to_owned(), Expect { status, results, lines: None })
 }
 
 /// Every step begins with this: a line that no other execution prints, in the output and, where

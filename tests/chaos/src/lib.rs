@@ -1,10 +1,15 @@
-//! Chaos on real processes: a cluster whose nodes are killed, stopped and cut off while users run
-//! pipelines on it. In the end nothing may be lost, doubled, or told differently by two nodes.
+//! Chaos on real processes: a fleet whose coordinators and agents are killed, stopped and cut off while
+//! users run pipelines on it. In the end nothing may be lost, doubled, or told differently by two nodes.
 //!
 //! Needs root, `ip` and `iptables`; Docker where steps run in it. Time is never part of a check,
 //! except that what does not end within minutes after the last fault counts as hanging.
 
+mod agent_faults;
+mod agents;
+mod around;
 mod faults;
+mod fence;
+mod fleet;
 mod history;
 mod kinds;
 mod network;
@@ -15,7 +20,7 @@ mod suite;
 mod users;
 mod watch;
 
-pub use suite::{Options, Outcome, run};
+pub use suite::{Options, Outcome, Work, run};
 
 /// What went wrong, for people.
 pub type Failure = String;

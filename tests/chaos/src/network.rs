@@ -1,8 +1,8 @@
-//! The network of a chaos run: one namespace a node, a switch in a namespace of its own, and one
-//! interface of this machine's, through which agents and clients reach the nodes.
+//! The network of a chaos run: one namespace for each coordinator and each agent, a switch in a namespace
+//! of its own, and one interface of this machine's, through which clients reach the coordinators.
 //!
-//! The packet filters that cut a node off are the node's namespace's own, so nothing else on the
-//! machine is touched. Everything goes when the value is dropped; what a killed suite left behind
+//! The packet filters that cut a host off are its namespace's own, so nothing else on the machine is
+//! touched. Everything goes when the value is dropped; what a killed suite left behind
 //! goes when the next one starts.
 
 use std::path::{Path, PathBuf};
@@ -18,12 +18,25 @@ const INTERFACE: &str = "tnch";
 const NAMES: &str = "/run/netns";
 /// The port that every node listens on.
 pub const PORT: u16 = 7070;
+/// Agents have the addresses behind this one.
+const FIRST_AGENT: usize = 100;
 
-/// How a node can be cut off.
+/// Where processes live; counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A coordinator's.
+    Node(usize),
+    /// An agent's.
+    Agent(usize),
+}
+
+/// How a host can be cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Nothing goes in or out.
     Off,
+    /// Nothing to or from these hosts.
+    From(Vec<Host>),
     /// Nothing to or from the other nodes; agents and clients still reach it.
     FromPeers,
     /// It hears no other node, but is heard.
@@ -45,12 +58,13 @@ pub struct Network {
     /// `198.18.7.`
     subnet: String,
     nodes: usize,
+    agents: usize,
     can_delay: bool,
 }
 
 impl Network {
-    /// Makes a network for so many nodes. Needs root, `ip` and `iptables`.
-    pub fn new(nodes: usize) -> Result<Network, Failure> {
+    /// Makes a network for so many nodes and agents. Needs root, `ip` and `iptables`.
+    pub fn new(nodes: usize, agents: usize) -> Result<Network, Failure> {
         remove_leftovers();
         let pid = std::process::id();
         let mut network = Network {
@@ -58,12 +72,13 @@ impl Network {
             interface: format!("{INTERFACE}{pid}"),
             subnet: free_subnet()?,
             nodes,
+            agents,
             can_delay: false,
         };
         network.build()?;
         // Not every kernel has it.
-        network.can_delay = network.delay(1).is_ok();
-        network.heal(1)?;
+        network.can_delay = network.delay(Host::Node(1)).is_ok();
+        network.heal(Host::Node(1))?;
         Ok(network)
     }
 
@@ -72,9 +87,9 @@ impl Network {
         run("ip", &["netns", "add", &switch])?;
         run("ip", &["-n", &switch, "link", "add", "bridge0", "type", "bridge"])?;
         run("ip", &["-n", &switch, "link", "set", "bridge0", "up"])?;
-        for node in 1..=self.nodes {
-            let namespace = self.namespace(node);
-            let port = format!("port{node}");
+        for host in self.hosts() {
+            let namespace = self.namespace(host);
+            let port = format!("port-{}", name(host));
             run("ip", &["netns", "add", &namespace])?;
             run(
                 "ip",
@@ -84,7 +99,7 @@ impl Network {
                 ],
             )?;
             run("ip", &["-n", &switch, "link", "set", &port, "master", "bridge0", "up"])?;
-            let address = format!("{}/24", self.address(node));
+            let address = format!("{}/24", self.address(host));
             run("ip", &["-n", &namespace, "address", "add", &address, "dev", "eth0"])?;
             run("ip", &["-n", &namespace, "link", "set", "eth0", "up"])?;
             run("ip", &["-n", &namespace, "link", "set", "lo", "up"])?;
@@ -104,14 +119,22 @@ impl Network {
         format!("{}switch", self.prefix)
     }
 
-    /// The namespace of a node, counted from 1.
-    pub fn namespace(&self, node: usize) -> String {
-        format!("{}c{node}", self.prefix)
+    fn hosts(&self) -> impl Iterator<Item = Host> {
+        let agents = (1..=self.agents).map(Host::Agent);
+        (1..=self.nodes).map(Host::Node).chain(agents)
     }
 
-    /// The address of a node.
-    pub fn address(&self, node: usize) -> String {
-        format!("{}{node}", self.subnet)
+    /// The namespace of a host.
+    pub fn namespace(&self, host: Host) -> String {
+        format!("{}{}", self.prefix, name(host))
+    }
+
+    /// The address of a host.
+    pub fn address(&self, host: Host) -> String {
+        match host {
+            Host::Node(number) => format!("{}{number}", self.subnet),
+            Host::Agent(number) => format!("{}{}", self.subnet, FIRST_AGENT + number),
+        }
     }
 
     fn outside(&self) -> String {
@@ -123,54 +146,68 @@ impl Network {
         self.can_delay
     }
 
-    /// Cuts a node off, in addition to whatever was done to it before.
-    pub fn cut(&self, node: usize, how: Cut) -> Result<(), Failure> {
-        let peers = (1..=self.nodes).filter(|peer| *peer != node).map(|peer| self.address(peer));
-        let peers: Vec<String> = peers.collect();
+    /// Cuts a host off, in addition to whatever was done to it before.
+    pub fn cut(&self, host: Host, how: &Cut) -> Result<(), Failure> {
+        let is_peer = |other: &Host| *other != host && matches!(other, Host::Node(_));
+        let peers: Vec<String> =
+            self.hosts().filter(is_peer).map(|peer| self.address(peer)).collect();
         let lose = ["-m", "statistic", "--mode", "random", "--probability", "0.25"];
         match how {
             Cut::Off => {
-                self.filter(node, &["INPUT", "-i", "eth0"])?;
-                self.filter(node, &["OUTPUT", "-o", "eth0"])?;
+                self.filter(host, &["INPUT", "-i", "eth0"])?;
+                self.filter(host, &["OUTPUT", "-o", "eth0"])?;
+            }
+            Cut::From(others) => {
+                for other in others {
+                    self.part(host, &self.address(*other))?;
+                }
             }
             Cut::FromPeers | Cut::Deaf | Cut::Mute => {
                 for peer in &peers {
-                    if how != Cut::Mute {
-                        self.filter(node, &["INPUT", "-s", peer])?;
+                    if *how != Cut::Mute {
+                        self.filter(host, &["INPUT", "-s", peer])?;
                     }
-                    if how != Cut::Deaf {
-                        self.filter(node, &["OUTPUT", "-d", peer])?;
+                    if *how != Cut::Deaf {
+                        self.filter(host, &["OUTPUT", "-d", peer])?;
                     }
                 }
             }
             Cut::FromClients => {
-                self.filter(node, &["INPUT", "-s", &self.outside()])?;
-                self.filter(node, &["OUTPUT", "-d", &self.outside()])?;
+                self.part(host, &self.outside())?;
+                for agent in (1..=self.agents).map(Host::Agent) {
+                    self.part(host, &self.address(agent))?;
+                }
             }
             Cut::Lossy => {
-                self.filter(node, &[&["INPUT", "-i", "eth0"], &lose[..]].concat())?;
-                self.filter(node, &[&["OUTPUT", "-o", "eth0"], &lose[..]].concat())?;
+                self.filter(host, &[&["INPUT", "-i", "eth0"], &lose[..]].concat())?;
+                self.filter(host, &[&["OUTPUT", "-o", "eth0"], &lose[..]].concat())?;
             }
-            Cut::Slow => self.delay(node)?,
+            Cut::Slow => self.delay(host)?,
         }
         Ok(())
     }
 
-    fn filter(&self, node: usize, rule: &[&str]) -> Result<(), Failure> {
-        let namespace = self.namespace(node);
+    /// Nothing between a host and this address.
+    fn part(&self, host: Host, address: &str) -> Result<(), Failure> {
+        self.filter(host, &["INPUT", "-s", address])?;
+        self.filter(host, &["OUTPUT", "-d", address])
+    }
+
+    fn filter(&self, host: Host, rule: &[&str]) -> Result<(), Failure> {
+        let namespace = self.namespace(host);
         let begin = ["netns", "exec", &namespace, "iptables", "-w", "-A"];
         run("ip", &[&begin, rule, &["-j", "DROP"]].concat())
     }
 
-    fn delay(&self, node: usize) -> Result<(), Failure> {
-        let namespace = self.namespace(node);
+    fn delay(&self, host: Host) -> Result<(), Failure> {
+        let namespace = self.namespace(host);
         let begin = ["-n", &namespace, "qdisc", "add", "dev", "eth0", "root", "netem"];
         run("tc", &[&begin[..], &["delay", "150ms", "50ms", "loss", "2%"]].concat())
     }
 
-    /// Takes back every cut of a node.
-    pub fn heal(&self, node: usize) -> Result<(), Failure> {
-        let namespace = self.namespace(node);
+    /// Takes back every cut of a host.
+    pub fn heal(&self, host: Host) -> Result<(), Failure> {
+        let namespace = self.namespace(host);
         run("ip", &["netns", "exec", &namespace, "iptables", "-w", "-F"])?;
         if self.can_delay {
             // Where there is no delay there is nothing to take back.
@@ -182,16 +219,29 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let mut names: Vec<String> = (1..=self.nodes).map(|node| self.namespace(node)).collect();
+        let mut names: Vec<String> = self.hosts().map(|host| self.namespace(host)).collect();
         names.push(self.switch());
         // The interface goes with its other end; what was never made cannot be removed.
         let _ = run("ip", &["link", "del", &self.interface]);
-        for name in names.iter().filter(|name| Path::new(NAMES).join(name).exists()) {
+        for name in names.iter().filter(|name| netns(name).exists()) {
             if let Err(error) = run("ip", &["netns", "del", name]) {
                 eprintln!("{error}");
             }
         }
     }
+}
+
+/// What a host is called: `c1`, `a2`.
+fn name(host: Host) -> String {
+    match host {
+        Host::Node(number) => format!("c{number}"),
+        Host::Agent(number) => format!("a{number}"),
+    }
+}
+
+/// Where `ip netns` keeps the namespace of this name.
+pub fn netns(namespace: &str) -> PathBuf {
+    Path::new(NAMES).join(namespace)
 }
 
 /// Removes the namespaces of suites that were killed.

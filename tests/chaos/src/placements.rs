@@ -1,9 +1,9 @@
 //! Which steps ran, and when, without asking a coordinator: from Docker's own events, or from the
 //! marks that steps on this machine write into a pipe.
 //!
-//! Docker's events say when each container began and ended, and by its labels for which placement of
-//! which attempt. Of one TaskRun no two placements may have containers that run at the same time, and
-//! no container may begin twice.
+//! Docker's events say when each container began, was frozen, went on and ended, and by its labels for
+//! which placement of which attempt. Of one TaskRun no two placements may have containers that run, and
+//! are not frozen, at the same time, and no container may begin twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -23,6 +23,10 @@ const OWNER: &str = "tenon.owner";
 const RUN: &str = "tenon.run";
 const TASK_RUN: &str = "tenon.taskrun";
 const ATTEMPT: &str = "tenon.attempt";
+
+/// Docker lets a frozen container go on when it kills it, and says so before it says that it has killed
+/// it; this is how far apart the two may be, in nanoseconds.
+const KILLED_WHEN_THAWED: i64 = 1_000_000_000;
 
 /// What ends the marks.
 const LAST_MARK: &str = "that was all";
@@ -79,7 +83,9 @@ impl Placements {
             Backend::Docker => {
                 let mut command = Command::new("docker");
                 command.args(["events", "--format", "{{json .}}", "--filter", "type=container"]);
-                command.args(["--filter", "event=start", "--filter", "event=die"]);
+                for event in ["start", "die", "pause", "unpause", "kill"] {
+                    command.args(["--filter", &format!("event={event}")]);
+                }
                 command.args(["--filter", &format!("label={RUN}")]);
                 command.stdin(Stdio::null()).stdout(out);
                 dies_with_us(&mut command);
@@ -99,15 +105,15 @@ impl Placements {
         }
     }
 
-    /// Ends, and says what was found of the agents with these process ids. Of the TaskRuns in `lost`
-    /// the coordinator knew that a placement ran no more: they may have begun again.
-    pub fn finish(mut self, agents: &[u32], lost: &BTreeSet<String>) -> Result<Found, Failure> {
+    /// Ends, and says what was found of the agents that live below `dir`. Of the TaskRuns in `lost` the
+    /// coordinator knew that a placement ran no more: they may have begun again.
+    pub fn finish(mut self, dir: &Path, lost: &BTreeSet<String>) -> Result<Found, Failure> {
         self.end()?;
         let text = std::fs::read_to_string(&self.file);
         let text = text.map_err(|error| format!("{}: {error}", self.file.display()))?;
         Ok(match self.recorder {
             Recorder::Pipe(..) => of_marks(&text, lost),
-            Recorder::Docker(_) => of_containers(&text, agents),
+            Recorder::Docker(_) => of_containers(&text, dir),
         })
     }
 
@@ -159,36 +165,66 @@ fn of_marks(text: &str, lost: &BTreeSet<String>) -> Found {
     found
 }
 
+/// Whether the thing with this owner is of an agent that lives there or below.
+fn is_below(owner: &str, dir: &Path) -> bool {
+    let lives = owner.strip_prefix("agent:").and_then(|rest| rest.split_once(':'));
+    lives.is_some_and(|(_, lives)| Path::new(lives).starts_with(dir))
+}
+
 /// From Docker's events.
-fn of_containers(text: &str, agents: &[u32]) -> Found {
+fn of_containers(text: &str, dir: &Path) -> Found {
     let mut found = Found::default();
     let mut placements = BTreeSet::new();
     let mut started = BTreeSet::new();
-    // TaskRun to the containers of it that run: id to placement.
-    let mut running: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    // TaskRun to the containers of it that act: id to placement.
+    let mut acting: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    // Containers that went on while others acted: when, and what is said of it if it was not for being
+    // killed.
+    let mut thawed: BTreeMap<String, (i64, String)> = BTreeMap::new();
     for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let label = |name: &str| event["Actor"]["Attributes"][name].as_str().unwrap_or_default();
-        let pid = label(OWNER).split('/').nth(2).and_then(|pid| pid.parse().ok());
-        if !pid.is_some_and(|pid| agents.contains(&pid)) {
+        if !is_below(label(OWNER), dir) {
             continue;
         }
         let task_run = format!("{} of {}", label(TASK_RUN), label(RUN));
         let placement = format!("{}@{}", label(ATTEMPT), label(OWNER));
         let id = event["Actor"]["ID"].as_str().unwrap_or_default().to_owned();
-        let live = running.entry(task_run.clone()).or_default();
-        if event["Action"] != "start" {
-            live.remove(&id);
-            continue;
+        let time = event["timeNano"].as_i64().unwrap_or_default();
+        let live = acting.entry(task_run.clone()).or_default();
+        let others = live.values().any(|other| *other != placement);
+        match event["Action"].as_str().unwrap_or_default() {
+            "start" => {
+                if others {
+                    let said = format!("{task_run}: {placement} began while others ran: {live:?}");
+                    found.doubled.push(said);
+                }
+                if !started.insert(id.clone()) {
+                    found.doubled.push(format!("{task_run}: container {id} began twice"));
+                }
+                placements.insert((task_run, placement.clone()));
+                live.insert(id, placement);
+            }
+            "unpause" => {
+                if others {
+                    let said =
+                        format!("{task_run}: {placement} went on while others ran: {live:?}");
+                    thawed.insert(id.clone(), (time, said));
+                }
+                live.insert(id, placement);
+            }
+            "kill" if !["9", "SIGKILL"].contains(&label("signal")) => {}
+            "kill" | "die" => {
+                live.remove(&id);
+                if thawed.get(&id).is_some_and(|(at, _)| time - at < KILLED_WHEN_THAWED) {
+                    thawed.remove(&id);
+                }
+            }
+            _ => {
+                live.remove(&id);
+            }
         }
-        if live.values().any(|other| *other != placement) {
-            found.doubled.push(format!("{task_run}: {placement} began while others ran: {live:?}"));
-        }
-        if !started.insert(id.clone()) {
-            found.doubled.push(format!("{task_run}: container {id} began twice"));
-        }
-        placements.insert((task_run, placement.clone()));
-        live.insert(id, placement);
     }
+    found.doubled.extend(thawed.into_values().map(|(_, said)| said));
     found.began = placements.len();
     // One placement is one agent's: nobody else has an attempt of that number.
     let mut owners: BTreeMap<(&str, &str), &str> = BTreeMap::new();
@@ -202,8 +238,8 @@ fn of_containers(text: &str, agents: &[u32]) -> Found {
     found
 }
 
-/// What the agents with these process ids have left: containers, networks and volumes.
-pub fn leftovers(agents: &[u32]) -> Result<Vec<String>, Failure> {
+/// What the agents that live below `dir` have left: containers, networks and volumes.
+pub fn leftovers(dir: &Path) -> Result<Vec<String>, Failure> {
     let mut left = Vec::new();
     let filter = format!("label={OWNER}");
     let owner = format!("{{{{.Label \"{OWNER}\"}}}}");
@@ -216,19 +252,15 @@ pub fn leftovers(agents: &[u32]) -> Result<Vec<String>, Failure> {
         let format = format!("{what} {id} {owner}");
         let lines =
             output("docker", &[list, &["--filter", &filter, "--format", &format]].concat())?;
-        let of_ours = |line: &&str| {
-            let owner = line.rsplit(' ').next().unwrap_or_default();
-            let pid = owner.split('/').nth(2).and_then(|pid| pid.parse().ok());
-            pid.is_some_and(|pid| agents.contains(&pid))
-        };
+        let of_ours = |line: &&str| is_below(line.splitn(3, ' ').nth(2).unwrap_or_default(), dir);
         left.extend(lines.lines().filter(of_ours).map(str::to_owned));
     }
     Ok(left)
 }
 
-/// Removes what the agents with these process ids have left, after a failure.
-pub fn clean_up(agents: &[u32]) {
-    for line in leftovers(agents).unwrap_or_default() {
+/// Removes what the agents that live below `dir` have left.
+pub fn clean_up(dir: &Path) {
+    for line in leftovers(dir).unwrap_or_default() {
         let mut words = line.split(' ');
         if let (Some(what), Some(id)) = (words.next(), words.next()) {
             let force = if what == "network" { &[][..] } else { &["--force"][..] };
@@ -243,26 +275,42 @@ pub fn clean_up(agents: &[u32]) {
 mod tests {
     use super::*;
 
-    fn event(action: &str, id: &str, attempt: &str, pid: u32) -> String {
-        serde_json::json!({"Action": action, "Actor": {"ID": id, "Attributes": {
-            RUN: "r", TASK_RUN: "t", ATTEMPT: attempt, OWNER: format!("boot/1/{pid}/2")}}})
-        .to_string()
+    fn event(action: &str, id: &str, attempt: &str, agent: &str) -> Value {
+        serde_json::json!({"Action": action, "timeNano": 5, "Actor": {"ID": id, "Attributes": {
+            RUN: "r", TASK_RUN: "t", ATTEMPT: attempt, OWNER: format!("agent:1:/s/{agent}")}}})
     }
 
-    fn of(events: &[String]) -> Vec<String> {
-        of_containers(&events.join("\n"), &[7, 8]).doubled
+    fn of(events: &[Value]) -> Vec<String> {
+        let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+        of_containers(&lines.join("\n"), Path::new("/s")).doubled
     }
 
     #[test]
     fn two_placements_that_run_at_once_are_found() {
-        let (first, second) = (event("start", "a", "1.1", 7), event("start", "b", "1.2", 8));
-        let end = event("die", "a", "1.1", 7);
+        let (first, second) = (event("start", "a", "1.1", "x"), event("start", "b", "1.2", "y"));
+        let end = event("die", "a", "1.1", "x");
         assert_eq!(of(&[first.clone(), end.clone(), second.clone()]), [""; 0]);
         assert_eq!(of(&[first.clone(), second, end.clone()]).len(), 1);
         assert_eq!(of(&[first.clone(), end.clone(), first.clone()]).len(), 1);
-        assert_eq!(of(&[first.clone(), event("start", "b", "1.1", 7)]).len(), 0);
-        assert_eq!(of(&[first.clone(), end, event("start", "b", "1.1", 8)]).len(), 1);
-        assert_eq!(of(&[first, event("start", "b", "1.2", 9)]).len(), 0, "somebody else's");
+        assert_eq!(of(&[first.clone(), event("start", "b", "1.1", "x")]).len(), 0);
+        assert_eq!(of(&[first, end, event("start", "b", "1.1", "y")]).len(), 1);
+        let of_others = serde_json::json!({"Action": "start", "Actor": {"Attributes": {
+            OWNER: "agent:1:/other"}}});
+        assert_eq!(of(&[of_others.clone(), of_others]).len(), 0);
+    }
+
+    #[test]
+    fn what_is_frozen_does_not_act_and_what_is_thawed_to_be_killed_neither() {
+        let (first, second) = (event("start", "a", "1.1", "x"), event("start", "b", "1.2", "y"));
+        let (frozen, thawed) = (event("pause", "a", "1.1", "x"), event("unpause", "a", "1.1", "x"));
+        let story = [first, frozen, second, thawed];
+        assert_eq!(of(&story[..3]).len(), 0);
+        assert_eq!(of(&story).len(), 1);
+        let killed = event("die", "a", "1.1", "x");
+        assert_eq!(of(&[&story[..], std::slice::from_ref(&killed)].concat()).len(), 0);
+        let mut late = killed;
+        late["timeNano"] = (KILLED_WHEN_THAWED + 5).into();
+        assert_eq!(of(&[&story[..], &[late]].concat()).len(), 1);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The processes of a chaos run: coordinators, each in its own namespace, and agents.
+//! The coordinators of a chaos run, each in its own namespace, and how processes are started.
 //!
 //! A process dies with the thread that started it, so all are started by the one that lasts.
 
@@ -6,9 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
 
-use crate::network::{Network, PORT};
-use crate::{Backend, Failure};
+use crate::Failure;
+use crate::network::{Host, Network, PORT};
 
 /// A coordinator.
 pub struct Node {
@@ -20,31 +21,37 @@ pub struct Node {
     is_stopped: bool,
 }
 
-/// The coordinators and agents.
+/// The coordinators.
 pub struct Processes {
     binary: PathBuf,
     dir: PathBuf,
     /// The nodes, in the order of their numbers.
     pub nodes: Vec<Node>,
-    agents: Vec<Child>,
+    options: Vec<String>,
     // After the processes that use it.
     /// What connects them.
-    pub network: Network,
+    pub network: Rc<Network>,
 }
 
 impl Processes {
-    /// Starts so many nodes, which are no cluster yet. Everything they write is below `dir`.
-    pub fn start(binary: &Path, dir: &Path, nodes: usize) -> Result<Processes, Failure> {
-        let network = Network::new(nodes)?;
+    /// Starts so many nodes with these further options, which are no cluster yet. Everything they write
+    /// is below `dir`.
+    pub fn start(
+        binary: &Path,
+        dir: &Path,
+        nodes: usize,
+        options: &[&str],
+        network: Rc<Network>,
+    ) -> Result<Processes, Failure> {
         let nodes = (1..=nodes).map(|number| {
-            let url = format!("http://{}:{PORT}", network.address(number));
+            let url = format!("http://{}:{PORT}", network.address(Host::Node(number)));
             Node { number, url, child: None, is_stopped: false }
         });
         let mut processes = Processes {
             binary: binary.to_owned(),
             dir: dir.to_owned(),
             nodes: nodes.collect(),
-            agents: Vec::new(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             network,
         };
         let key = "5a".repeat(32);
@@ -68,61 +75,24 @@ impl Processes {
     pub fn start_node(&mut self, number: usize) -> Result<(), Failure> {
         let name = format!("c{number}");
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.network.namespace(number)]).arg(&self.binary);
+        let host = Host::Node(number);
+        command.args(["netns", "exec", &self.network.namespace(host)]).arg(&self.binary);
         command.args(["coordinator", "--name", &name, "--insecure"]);
-        command.args(["--listen", &format!("{}:{PORT}", self.network.address(number))]);
+        command.args(["--listen", &format!("{}:{PORT}", self.network.address(host))]);
         command.arg("--data-dir").arg(self.dir.join(&name));
         command.arg("--secrets-key").arg(self.key());
         // So that the log is compacted, and snapshots are sent, all the time.
         command.args(["--persist-ms", "700", "--log-segment-kib", "32"]);
-        let child = self.spawn(command, &name)?;
+        command.args(&self.options);
+        let child = spawn(command, &self.dir, &name)?;
         let node = &mut self.nodes[number - 1];
         (node.child, node.is_stopped) = (Some(child), false);
         Ok(())
     }
 
-    /// Starts agents.
-    pub fn start_agents(&mut self, agents: usize, backend: Backend) -> Result<(), Failure> {
-        for number in 1..=agents {
-            let name = format!("a{number}");
-            let mut command = Command::new(&self.binary);
-            command.args(["agent", "--name", &name, "--slots", "4"]);
-            command.args(["--backend", backend.name(), "--server", &self.urls().join(",")]);
-            let agent = self.spawn(command, &name)?;
-            self.agents.push(agent);
-        }
-        Ok(())
-    }
-
-    fn spawn(&self, mut command: Command, name: &str) -> Result<Child, Failure> {
-        let failed = |error| format!("cannot start {name}: {error}");
-        let log = OpenOptions::new().create(true).append(true).open(self.log(name));
-        let log = log.map_err(failed)?;
-        let again = log.try_clone().map_err(failed)?;
-        command
-            .current_dir(&self.dir)
-            .env("TENON_STATE_DIR", self.dir.join("state").join(name))
-            .env("XDG_CONFIG_HOME", self.dir.join("config"))
-            .env("NO_COLOR", "1")
-            .env("RUST_BACKTRACE", "1")
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(again);
-        dies_with_us(&mut command);
-        command.spawn().map_err(failed)
-    }
-
-    /// The file with what a process said.
-    pub fn log(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{name}.log"))
-    }
-
     /// Writes a remark into the log of a node, so that what it says can be understood.
     pub fn remark(&self, number: usize, what: &str) {
-        use std::io::Write;
-        let log = OpenOptions::new().append(true).open(self.log(&format!("c{number}")));
-        // A log is for people: a run does not fail for want of a line.
-        let _ = log.and_then(|mut log: File| writeln!(log, "==== chaos: {what}"));
+        remark(&self.dir, &format!("c{number}"), what);
     }
 
     /// Kills a node at once, and waits until it is gone. Says whether it ran.
@@ -177,40 +147,7 @@ impl Processes {
                 node.child = None;
             }
         }
-        for (index, agent) in self.agents.iter_mut().enumerate() {
-            if let Ok(Some(status)) = agent.try_wait() {
-                ended.push(format!("a{} ({status})", index + 1));
-            }
-        }
         ended
-    }
-
-    /// The process ids of the agents.
-    pub fn agents(&self) -> Vec<u32> {
-        self.agents.iter().map(Child::id).collect()
-    }
-
-    /// What the agents hold on their disks of runs that they worked for.
-    pub fn held(&self) -> Vec<PathBuf> {
-        let mut held = Vec::new();
-        for number in 1..=self.agents.len() {
-            let name = format!("a{number}");
-            let agent = self.dir.join("state").join(&name).join("agents").join(&name);
-            for what in ["runs", "pods"] {
-                // What was never made holds nothing.
-                let entries = std::fs::read_dir(agent.join(what)).into_iter().flatten().flatten();
-                held.extend(entries.map(|entry| entry.path()));
-            }
-        }
-        held
-    }
-
-    /// Asks the agents to end, and waits until they have.
-    pub fn terminate_agents(&mut self) {
-        self.agents.iter().for_each(|agent| send(agent, libc::SIGTERM));
-        for mut agent in self.agents.drain(..) {
-            let _ = agent.wait();
-        }
     }
 }
 
@@ -219,13 +156,38 @@ impl Drop for Processes {
         for number in 1..=self.nodes.len() {
             self.kill(number);
         }
-        // Whoever is left was not asked to end, because something failed: what runs on its behalf
-        // is removed by the next agent on this machine.
-        for mut agent in self.agents.drain(..) {
-            send(&agent, libc::SIGKILL);
-            let _ = agent.wait();
-        }
     }
+}
+
+/// The file with what a process said.
+pub fn log(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.log"))
+}
+
+/// Writes a remark into a log, so that what stands there can be understood.
+pub fn remark(dir: &Path, name: &str, what: &str) {
+    use std::io::Write;
+    let log = OpenOptions::new().append(true).open(log(dir, name));
+    // A log is for people: a run does not fail for want of a line.
+    let _ = log.and_then(|mut log: File| writeln!(log, "==== chaos: {what}"));
+}
+
+/// Starts a `tenon` that lives below `dir`, speaks into its log, and dies with us.
+pub fn spawn(mut command: Command, dir: &Path, name: &str) -> Result<Child, Failure> {
+    let failed = |error| format!("cannot start {name}: {error}");
+    let out = OpenOptions::new().create(true).append(true).open(log(dir, name)).map_err(failed)?;
+    let again = out.try_clone().map_err(failed)?;
+    command
+        .current_dir(dir)
+        .env("TENON_STATE_DIR", dir.join("state").join(name))
+        .env("XDG_CONFIG_HOME", dir.join("config"))
+        .env("NO_COLOR", "1")
+        .env("RUST_BACKTRACE", "1")
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(again);
+    dies_with_us(&mut command);
+    command.spawn().map_err(failed)
 }
 
 /// The process dies when the thread that starts it ends, however it ends.
@@ -239,7 +201,8 @@ pub fn dies_with_us(command: &mut Command) {
     }
 }
 
-fn send(child: &Child, signal: i32) {
+/// Sends a signal to a child that was not waited for.
+pub fn send(child: &Child, signal: i32) {
     if let Ok(pid) = i32::try_from(child.id()) {
         // SAFETY: kill has no effect on memory; the child was not waited for, so the number is its.
         unsafe { libc::kill(pid, signal) };

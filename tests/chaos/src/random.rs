@@ -29,6 +29,11 @@ impl Random {
         start + self.below(end - start)
     }
 
+    /// A number from 1 up to and with `count`, which is not 0.
+    pub fn among(&mut self, count: usize) -> usize {
+        1 + usize::try_from(self.below(count as u64)).unwrap_or(0)
+    }
+
     /// One of them.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         let index = self.below(of.len() as u64);

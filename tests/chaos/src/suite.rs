@@ -1,39 +1,29 @@
 //! One chaos run, from the first process to the last check.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tenon_client::{Client, Options as ClientOptions};
-use tenon_proto::control::v1::{GetRunRequest, InitRequest};
+use tenon_proto::control::v1::GetRunRequest;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::{Harm, standings, wait_for_leader};
-use crate::history::Read;
+use crate::agent_faults::AgentHarm;
+use crate::faults::Harm;
+use crate::fleet::{Fleet, HEALING};
 use crate::kinds::kinds;
 use crate::placements::{self, Placements};
-use crate::processes::Processes;
 use crate::random::Random;
 use crate::users::{Asked, Users};
-use crate::watch::{Watchers, one_node, read_all};
-use crate::{Backend, Failure};
+use crate::{Backend, Failure, around, fence};
 
-/// How many coordinators.
-const NODES: usize = 3;
 /// How many agents.
-const AGENTS: usize = 2;
-/// How long runs may take to end, once nothing is wrong any more.
-const HEALING: Duration = Duration::from_secs(240);
-/// How long the nodes may take to agree on how many events there are.
-const AGREEMENT: Duration = Duration::from_secs(60);
+const AGENTS: usize = 3;
 
 /// What a chaos run is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many leaders are killed.
-    pub kills: usize,
+    /// What is done.
+    pub work: Work,
     /// Decides what is done, though not what comes of it.
     pub seed: u64,
     /// What runs the steps.
@@ -46,14 +36,33 @@ pub struct Options {
     pub keep: bool,
 }
 
+/// What is done.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Everything is harmed, while users submit runs.
+    Harm {
+        /// How many leaders are killed.
+        kills: usize,
+        /// How many faults agents have.
+        agents: usize,
+    },
+    /// Agents are cut off so often, while steps write to a file that they share.
+    Partitions(usize),
+    /// Everything is harmed while a command uses the fleet.
+    Around {
+        /// The command and its arguments; `TENON_SERVER` says where the fleet is.
+        command: Vec<String>,
+        /// Nothing is harmed.
+        calm: bool,
+    },
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// `kill -9` of coordinators.
-    pub kills: usize,
-    /// Runs that were accepted.
-    pub runs: usize,
-    /// Acknowledged submissions that are gone.
+    /// What was done, in words.
+    pub done: String,
+    /// Acknowledged submissions, or what steps have written, that are gone.
     pub lost: Vec<String>,
     /// What ran twice.
     pub doubled: Vec<String>,
@@ -77,9 +86,8 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             out,
-            "{} kills, {} runs, {} lost, {} doubled, {} diverged",
-            self.kills,
-            self.runs,
+            "{}, {} lost, {} doubled, {} diverged",
+            self.done,
             self.lost.len(),
             self.doubled.len(),
             self.diverged.len()
@@ -100,21 +108,21 @@ pub fn run(options: &Options) -> Result<Outcome, Failure> {
         .build()
         .map_err(|error| error.to_string())?;
     let mut outcome = Outcome::default();
-    let mut agents = Vec::new();
+    let mut began = false;
     // Interrupted, everything must go too; so it ends as after a failure.
     let result = runtime.block_on(async {
         tokio::select! {
-            result = attempt(options, dir.path(), &mut outcome, &mut agents) => result,
+            result = attempt(options, dir.path(), &mut outcome, &mut began) => result,
             _ = tokio::signal::ctrl_c() => Err("interrupted".to_owned()),
             () = terminated() => Err("told to end".to_owned()),
         }
     });
     drop(runtime);
     if options.backend == Backend::Docker {
-        placements::clean_up(&agents);
+        placements::clean_up(dir.path());
     }
     if let Err(error) = result {
-        if agents.is_empty() {
+        if !began {
             return Err(error);
         }
         outcome.faults.push(error);
@@ -140,120 +148,72 @@ async fn attempt(
     options: &Options,
     dir: &Path,
     outcome: &mut Outcome,
-    agents: &mut Vec<u32>,
+    began: &mut bool,
+) -> Result<(), Failure> {
+    let agents = match options.work {
+        Work::Partitions(_) => fence::AGENTS,
+        _ => AGENTS,
+    };
+    let fleet = Fleet::start(options, dir, agents).await?;
+    *began = true;
+    match &options.work {
+        Work::Harm { kills, agents } => harm(options, (*kills, *agents), fleet, dir, outcome).await,
+        Work::Partitions(count) => fence::partitions(options, *count, fleet, dir, outcome).await,
+        Work::Around { command, calm } => {
+            around::around(options, command, *calm, fleet, dir, outcome).await
+        }
+    }
+}
+
+/// Users submit runs while everything is harmed.
+async fn harm(
+    options: &Options,
+    (kills, faults): (usize, usize),
+    mut fleet: Fleet,
+    dir: &Path,
+    outcome: &mut Outcome,
 ) -> Result<(), Failure> {
     let mut random = Random::new(options.seed);
-    let mut processes = Processes::start(&options.binary, dir, NODES)?;
-    let urls = processes.urls();
-    make_cluster(&mut processes).await?;
     let placements = Placements::record(options.backend, dir)?;
-    processes.start_agents(AGENTS, options.backend)?;
-    *agents = processes.agents();
-    let watchers = Watchers::start(&urls, dir)?;
-    let kinds = kinds(options.backend);
-    let users = Users::start(options.users, &urls, kinds, placements.marks(), &mut random);
-
-    let mut harm = Harm::default();
-    let harmed = harm.until(options.kills, &mut processes, &users, &mut random).await;
-    outcome.kills = harm.kills;
-    println!(
-        "{} kills ({} of leaders), {} stops, {} cuts, {} restarts; {}; healing",
-        harm.kills,
-        harm.leader_kills,
-        harm.stops,
-        harm.cuts,
-        harm.restarts,
-        gaps(&mut harm.gaps)
+    let (urls, marks) = (fleet.urls.clone(), placements.marks());
+    let users = Users::start(options.users, &urls, kinds(options.backend), marks, &mut random);
+    let (mut harm, mut agent_harm) = (Harm::default(), AgentHarm::default());
+    let mut other = Random::new(random.bits());
+    let harmed = tokio::try_join!(
+        harm.until(kills, &mut fleet.processes, &users, &mut random),
+        agent_harm.until(faults, &mut fleet.agents, &mut other),
     );
-    for node in 1..=NODES {
-        processes.network.heal(node)?;
-        processes.go_on(node);
-    }
-    outcome.runs = users.acknowledged();
+    println!("{harm}; {}; {agent_harm}; healing", gaps(&mut harm.gaps));
+    outcome.done = format!(
+        "{} kills, {} faults of agents, {} runs",
+        harm.kills,
+        agent_harm.count(),
+        users.acknowledged()
+    );
     harmed?;
-    wait_for_leader(&mut processes).await?;
+    fleet.heal().await?;
     let (asked, faults) = users.finish(HEALING).await;
     outcome.faults.extend(faults);
-    outcome.runs = asked.iter().filter(|asked| asked.run.is_some()).count();
-    println!("{} runs were accepted; comparing", outcome.runs);
+    let runs = asked.iter().filter(|asked| asked.run.is_some()).count();
+    outcome.done =
+        format!("{} kills, {} faults of agents, {runs} runs", harm.kills, agent_harm.count());
+    println!("{runs} runs were accepted; comparing");
 
-    let last = agree(&processes, &watchers).await?;
     ask_again(&urls, &asked, outcome).await?;
-    compare(&urls, watchers, last, dir, outcome).await?;
-    let mut read = read(&dir.join("c1.events"))?;
-    println!("events: {:?}", read.kinds);
+    let mut read = fleet.compare(outcome).await?;
     outcome.lost.extend(read.compare(&asked));
     outcome.doubled.append(&mut read.doubled);
     outcome.faults.append(&mut read.faults);
     println!(
-        "{} runs in the event log, {} TaskRuns were placed again",
+        "{} runs in the event log, {} placements were lost, {} runs given up for that",
         read.runs(),
-        read.lost.len()
+        read.losses(),
+        read.given_up
     );
-    let pids = processes.agents();
-    let found = placements.finish(&pids, &read.lost)?;
+    let found = placements.finish(dir, &read.lost)?;
     println!("{} placements or steps began, by what is seen without a coordinator", found.began);
     outcome.doubled.extend(found.doubled);
-    nothing_left(options.backend, &processes, outcome).await?;
-    outcome.faults.extend(processes.ended_by_themselves());
-    processes.terminate_agents();
-    for node in 1..=NODES {
-        processes.terminate(node);
-    }
-    Ok(())
-}
-
-async fn make_cluster(processes: &mut Processes) -> Result<(), Failure> {
-    let began = Instant::now();
-    let urls = processes.urls();
-    let client = one_node(&urls[0])?;
-    while standings(processes).await.len() < NODES {
-        let ended = processes.ended_by_themselves();
-        if !ended.is_empty() || began.elapsed() > AGREEMENT {
-            return Err(format!(
-                "the nodes do not start: {ended:?}, see {:?}",
-                processes.log("c1")
-            ));
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-    let peers = urls[1..].to_vec();
-    client.init(InitRequest { peers }).await.map_err(|error| format!("init: {error}"))?;
-    loop {
-        let status = client.status().await.map_err(|error| error.to_string())?;
-        let voters = status.members.iter().filter(|member| member.role == "voter").count();
-        if voters == NODES {
-            println!("a cluster of {NODES} after {:.1} s", began.elapsed().as_secs_f64());
-            return Ok(());
-        }
-        if began.elapsed() > AGREEMENT {
-            return Err(format!("only {voters} of {NODES} nodes became members"));
-        }
-        sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Waits until all nodes have the same events, and every watcher has seen them. Gives the last one.
-async fn agree(processes: &Processes, watchers: &Watchers) -> Result<u64, Failure> {
-    let began = Instant::now();
-    loop {
-        let standings = standings(processes).await;
-        let last = standings.iter().map(|standing| standing.last_seq).max().unwrap_or(0);
-        let same = standings.len() == NODES
-            && standings
-                .iter()
-                .all(|standing| standing.last_seq == last && standing.active_runs == 0);
-        let reached = watchers.reached();
-        if same && reached.iter().all(|reached| *reached >= last) {
-            return Ok(last);
-        }
-        if began.elapsed() > AGREEMENT {
-            return Err(format!(
-                "the nodes do not agree: {standings:?}; watchers are at {reached:?}"
-            ));
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
+    fleet.end(outcome).await
 }
 
 /// Asks again for every run that was acknowledged, and repeats its submission.
@@ -285,88 +245,6 @@ async fn ask_again(urls: &[String], asked: &[Asked], outcome: &mut Outcome) -> R
         }
     }
     Ok(())
-}
-
-/// Compares what each watcher saw with what each node gives now, byte for byte.
-async fn compare(
-    urls: &[String],
-    watchers: Watchers,
-    last: u64,
-    dir: &Path,
-    outcome: &mut Outcome,
-) -> Result<(), Failure> {
-    let watched: Vec<PathBuf> = (1..=urls.len()).map(|node| watchers.file(node)).collect();
-    outcome.diverged.extend(watchers.stop().await?);
-    let first = &watched[0];
-    for (index, url) in urls.iter().enumerate() {
-        let now = dir.join(format!("c{}.now", index + 1));
-        let read = timeout(HEALING, read_all(url, &now)).await;
-        read.map_err(|_| format!("{url} does not give its events"))??;
-        for (what, file) in [("what was seen of", &watched[index]), ("what is given by", &now)] {
-            if let Some(difference) = difference(first, file, last)? {
-                outcome.diverged.push(format!("{what} {url}: {difference}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Where two files of events up to this `seq` differ first.
-fn difference(one: &Path, other: &Path, last: u64) -> Result<Option<String>, Failure> {
-    let open = |path: &Path| {
-        let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()));
-        file.map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok))
-    };
-    let (mut one, mut other) = (open(one)?, open(other)?);
-    let mut seq = 0;
-    while seq < last {
-        let lines = (one.next(), other.next());
-        match &lines {
-            (Some(a), Some(b)) if a == b => seq = crate::watch::seq(a).unwrap_or(last),
-            (None, None) => return Ok(Some(format!("both end at {seq}, before {last}"))),
-            (a, b) => {
-                let text = |line: &Option<Vec<u8>>| {
-                    let line = line.as_deref().map(String::from_utf8_lossy);
-                    line.map_or_else(|| "the end".to_owned(), |line| line.into_owned())
-                };
-                return Ok(Some(format!("behind {seq}: {} and not {}", text(b), text(a))));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn read(file: &Path) -> Result<Read, Failure> {
-    let open = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let mut read = Read::default();
-    for line in BufReader::new(open).split(b'\n') {
-        read.event(&line.map_err(|error| format!("{}: {error}", file.display()))?);
-    }
-    Ok(read)
-}
-
-/// Waits until the agents hold nothing any more, for a while.
-async fn nothing_left(
-    backend: Backend,
-    processes: &Processes,
-    outcome: &mut Outcome,
-) -> Result<(), Failure> {
-    let began = Instant::now();
-    loop {
-        let mut left: Vec<String> =
-            processes.held().iter().map(|path| path.display().to_string()).collect();
-        if backend == Backend::Docker {
-            left.extend(placements::leftovers(&processes.agents())?);
-        }
-        if left.is_empty() {
-            return Ok(());
-        }
-        if began.elapsed() > AGREEMENT {
-            outcome.faults.extend(left.into_iter().map(|left| format!("left behind: {left}")));
-            return Ok(());
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
 }
 
 /// How long the cluster had no leader, in words.

@@ -82,7 +82,7 @@ impl Watchers {
     }
 
     /// Ends, once everything that was seen is in the files. Gives what went wrong.
-    pub async fn stop(mut self) -> Result<Vec<String>, Failure> {
+    pub async fn stop(&mut self) -> Result<Vec<String>, Failure> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
             ended.map_err(|error| error.to_string())??;
