@@ -76,7 +76,8 @@ impl FromStr for ChunkId {
     }
 }
 
-/// The name of a saved directory: the id of the chunk that its manifest begins with. Equal snapshots have one name.
+/// The name of a saved directory: the id of the chunk that its manifest begins with. Equal directories may have
+/// several: which small files share a chunk depends on what was known when they were saved.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SnapshotId(pub ChunkId);
 

@@ -10,11 +10,13 @@ mod chunk;
 mod error;
 mod index;
 mod local;
+mod manifest;
 mod object;
 mod options;
 mod restore;
 mod save;
 mod store;
+mod sys;
 
 pub use chunk::{ChunkId, MAX_CHUNK, MAX_PACKED, Packed, SnapshotId};
 pub use error::Error;
