@@ -14,7 +14,7 @@ use tenon_journal::disk::{self, Disk};
 const DIR: &str = "/node/raft";
 
 fn options(disk: Arc<dyn Disk>) -> LogOptions {
-    LogOptions { segment_bytes: 2 << 10, memory_bytes: 1 << 10, disk }
+    LogOptions { segment_bytes: 2 << 10, prepare_bytes: 700, memory_bytes: 1 << 10, disk }
 }
 
 /// What a node on its own was promised by its log.

@@ -6,6 +6,9 @@
 //! Invariant: `unpack` checks everything, allocates at most [`MAX_RAW`], and never panics, whatever bytes it gets.
 //! It does not split, mask or sanitise lines: that is the agent's business.
 
+use std::cell::RefCell;
+use std::io;
+
 use zstd::bulk::{Compressor, Decompressor};
 
 /// The most bytes that one chunk may unpack to.
@@ -16,6 +19,11 @@ const PREFIX: usize = 1 + 4 + 4;
 const LEVEL: i32 = 1;
 /// Two varints of at most ten bytes each.
 const META_MAX: usize = 20;
+
+thread_local! {
+    /// A context is slow to make, so each thread keeps one.
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// Which of a process's two output streams a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,6 +233,18 @@ impl<'a> Iterator for Lines<'a> {
 
 impl ExactSizeIterator for Lines<'_> {}
 
+fn decompress(
+    kept: &mut Option<Decompressor<'static>>,
+    packed: &[u8],
+    raw_length: usize,
+) -> io::Result<Vec<u8>> {
+    let decompressor = match kept {
+        Some(decompressor) => decompressor,
+        None => kept.insert(Decompressor::new()?),
+    };
+    decompressor.decompress(packed, raw_length)
+}
+
 /// Unpacks a chunk and checks all of it, so that reading its lines cannot fail.
 pub fn unpack(bytes: &[u8]) -> Result<Chunk, OutputError> {
     let Some((raw_length, packed)) = bytes.split_first_chunk::<4>() else {
@@ -241,10 +261,8 @@ pub fn unpack(bytes: &[u8]) -> Result<Chunk, OutputError> {
             return Err(OutputError::Damaged("its length field and its content disagree"));
         }
     }
-    let mut decompressor =
-        Decompressor::new().map_err(|_| OutputError::Damaged("no decompressor"))?;
-    let raw = decompressor
-        .decompress(packed, raw_length)
+    let raw = DECOMPRESSOR
+        .with_borrow_mut(|decompressor| decompress(decompressor, packed, raw_length))
         .map_err(|_| OutputError::Damaged("compressed data"))?;
     if raw.len() != raw_length || raw.len() < PREFIX {
         return Err(OutputError::Damaged("wrong length"));

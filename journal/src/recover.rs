@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::frame::{self, HEAD, Head};
 use crate::journal::{Active, Options, Segment, Verify};
 use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
-use crate::source::{Frames, Next};
+use crate::source::{Frames, Next, is_zero};
 use crate::{Error, directory};
 
 /// What `open` found.
@@ -49,10 +49,10 @@ pub(crate) struct Start {
 }
 
 /// What to do to the tail once everything was found good.
-enum Mend {
-    Nothing,
-    Unlink(SegmentFile),
-    Shorten(SegmentFile, u64),
+#[derive(Default)]
+struct Mend {
+    unlink: Option<SegmentFile>,
+    shorten: Option<(SegmentFile, u64)>,
 }
 
 /// Reads the directory and mends its tail. The caller holds the lock.
@@ -68,7 +68,7 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
         cut: None,
         unproven: 0,
     };
-    let mut mend = Mend::Nothing;
+    let mut mend = Mend::default();
 
     let headless = match files.last() {
         Some(last) if !last.sealed => head_is_missing(disk, last)?,
@@ -76,8 +76,9 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
     };
     if let Some(last) = files.pop_if(|_| headless) {
         start.next = last.first;
-        start.cut = Some(cut(disk, &last, 0, "its head was never written".to_owned())?);
-        mend = Mend::Unlink(last);
+        let rest = rest(disk, &last, 0)?;
+        start.cut = Some(cut(&last, 0, &rest, "its head was never written".to_owned()));
+        mend.unlink = Some(last);
     }
     let mut salt = None;
     for (position, file) in files.iter().enumerate() {
@@ -126,19 +127,34 @@ pub(crate) fn recover(dir: &Path, options: &Options) -> Result<Start, Error> {
                 return Err(file.damaged(offset, reason));
             }
             (Some(reason), None) => {
-                let bytes =
-                    disk.read(&file.path).map_err(Error::io("read the file", &file.path))?;
-                let rest = bytes.get(offset as usize..).unwrap_or_default();
-                if frame::proof_of_damage(rest, head.salt, next).is_some() {
+                let rest = rest(disk, file, offset)?;
+                if frame::proof_of_damage(&rest, head.salt, next).is_some() {
                     return Err(file.damaged(offset, reason));
                 }
-                start.cut = Some(cut(disk, file, offset, reason)?);
-                mend = Mend::Shorten(file.clone(), offset);
+                start.cut = Some(cut(file, offset, &rest, reason));
+                mend.shorten = Some((file.clone(), offset));
+            }
+            (None, None) if !file.sealed => {
+                let rest = rest(disk, file, offset)?;
+                // Zeros that were written in advance end with the next open; more than zeros is what a write left
+                // whose beginning never reached the disk.
+                if !is_zero(&rest) {
+                    let reason = format!("record {next} is missing");
+                    if start.cut.is_some()
+                        || frame::proof_of_damage(&rest, head.salt, next).is_some()
+                    {
+                        return Err(file.damaged(offset, reason));
+                    }
+                    start.cut = Some(cut(file, offset, &rest, reason));
+                }
+                if !rest.is_empty() {
+                    mend.shorten = Some((file.clone(), offset));
+                }
             }
             (None, _) => {}
         }
         if is_tail {
-            if start.cut.is_some() && matches!(mend, Mend::Unlink(_)) && start.next != next {
+            if mend.unlink.is_some() && start.next != next {
                 return Err(file
                     .damaged(offset, format!("records {next} to {} are missing", start.next - 1)));
             }
@@ -196,15 +212,14 @@ pub(crate) fn complete_reset(
 
 /// Everything was found good: now, and only now, change the directory.
 fn carry_out(disk: &dyn Disk, dir: &Path, start: &mut Start, mend: Mend) -> Result<(), Error> {
-    match mend {
-        Mend::Nothing => {}
-        Mend::Unlink(file) => directory::unlink(disk, &file.path)?,
-        Mend::Shorten(file, offset) => {
-            let handle = disk.open_write(&file.path);
-            let handle = handle.map_err(Error::io("open the file", &file.path))?;
-            handle.set_len(offset).map_err(Error::io("shorten the file", &file.path))?;
-            handle.sync_data().map_err(Error::io("sync the file", &file.path))?;
-        }
+    if let Some(file) = mend.unlink {
+        directory::unlink(disk, &file.path)?;
+    }
+    if let Some((file, offset)) = mend.shorten {
+        let handle = disk.open_write(&file.path);
+        let handle = handle.map_err(Error::io("open the file", &file.path))?;
+        handle.set_len(offset).map_err(Error::io("shorten the file", &file.path))?;
+        handle.sync_data().map_err(Error::io("sync the file", &file.path))?;
     }
     for segment in start.segments.iter().filter(|segment| segment.file.sealed) {
         let plain = SegmentFile::new(dir, segment.file.first, false);
@@ -244,7 +259,14 @@ fn head_is_missing(disk: &dyn Disk, file: &SegmentFile) -> Result<bool, Error> {
     }
 }
 
-fn cut(disk: &dyn Disk, file: &SegmentFile, offset: u64, reason: String) -> Result<Cut, Error> {
-    let length = disk.length(&file.path).map_err(Error::io("stat the file", &file.path))?;
-    Ok(Cut { file: file.path.clone(), offset, bytes: length.saturating_sub(offset), reason })
+/// What a file holds from an offset on.
+fn rest(disk: &dyn Disk, file: &SegmentFile, offset: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = disk.read(&file.path).map_err(Error::io("read the file", &file.path))?;
+    Ok(bytes.split_off(usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len())))
+}
+
+/// What of a tail was written, zeros at its end left out.
+fn cut(file: &SegmentFile, offset: u64, rest: &[u8], reason: String) -> Cut {
+    let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    Cut { file: file.path.clone(), offset, bytes: written, reason }
 }

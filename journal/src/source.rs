@@ -18,12 +18,17 @@ pub(crate) const BLOCK: usize = 256 << 10;
 /// `crc32c u32` of the rest, `packed length u32`, `raw length u32`, `first index u64`.
 pub(crate) const BLOCK_HEAD: usize = 20;
 
+/// Whether there are only zeros: no record begins with as many as a head has, because none has the index 0.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 /// What comes next in a segment.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// A whole record; its payload is at this range of [`Frames::bytes`].
     Record(Range<usize>),
-    /// The file ends exactly here.
+    /// The records end here: at the end of the file, or where zeros begin that were written in advance.
     End,
     /// No whole, good record begins here.
     Bad(String),
@@ -116,9 +121,24 @@ impl Frames {
 
     /// The next record.
     pub fn next(&mut self) -> Result<Next, Error> {
+        let has_read_ahead = self.at < self.buffer.len();
+        match self.look()? {
+            // What was read ahead may be what stood there before the record was written.
+            Next::End | Next::Bad(_) if has_read_ahead && !self.segment.sealed => {
+                self.reread();
+                self.look()
+            }
+            next => Ok(next),
+        }
+    }
+
+    fn look(&mut self) -> Result<Next, Error> {
         loop {
             let ahead = &self.buffer[self.at..];
             let mut wanted = HEAD;
+            if !self.segment.sealed && ahead.len() >= HEAD && is_zero(&ahead[..HEAD]) {
+                return Ok(Next::End);
+            }
             if let Some(head) = Head::parse(ahead) {
                 if head.index != self.next_index {
                     return Ok(Next::Bad(format!(
@@ -150,13 +170,23 @@ impl Frames {
             let nothing_ahead = ahead.is_empty();
             match self.fill(missing)? {
                 Fill::More => {}
-                Fill::End { left: 0 } if nothing_ahead => return Ok(Next::End),
+                Fill::End { left } if nothing_ahead && self.only_zeros(left)? => {
+                    return Ok(Next::End);
+                }
                 Fill::End { .. } => {
                     return Ok(Next::Bad(format!("record {} is incomplete", self.next_index)));
                 }
                 Fill::Bad(reason) => return Ok(Next::Bad(reason)),
             }
         }
+    }
+
+    /// Whether nothing but zeros is left of the file, which is fewer bytes than a head.
+    fn only_zeros(&self, left: u64) -> Result<bool, Error> {
+        let mut rest = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(HEAD)];
+        let read = self.file.read_full_at(&mut rest, self.file_offset);
+        read.map_err(Error::io("read the file", &self.segment.path))?;
+        Ok(left < HEAD as u64 && is_zero(&rest))
     }
 
     fn fill(&mut self, missing: usize) -> Result<Fill, Error> {

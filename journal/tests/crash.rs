@@ -14,6 +14,7 @@ fn options() -> Options {
         segment_bytes: 20_000,
         compress_sealed: Some(1),
         buffer_limit: 4000,
+        prepare_bytes: 3000,
         ..Options::default()
     }
 }

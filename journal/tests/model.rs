@@ -50,6 +50,7 @@ fn options(segment_bytes: u64, compress: bool) -> Options {
         compress_sealed: compress.then_some(1),
         verify,
         buffer_limit: 700,
+        prepare_bytes: if compress { 0 } else { 500 },
         ..Options::default()
     }
 }

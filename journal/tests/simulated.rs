@@ -94,6 +94,7 @@ impl World {
             segment_bytes: 100 + random.below(4000),
             buffer_limit: 200 + random.below(5000) as usize,
             compress_sealed: random.one_in(4).then_some(1),
+            prepare_bytes: if random.one_in(2) { random.below(3000) } else { 0 },
             verify: if random.one_in(3) { Verify::Tail } else { Verify::All },
             ..Options::default()
         };

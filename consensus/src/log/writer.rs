@@ -21,6 +21,8 @@ use crate::{ConfState, Error, Position, Write};
 pub struct LogOptions {
     /// The size of the journal's segments, in bytes: compaction frees whole segments.
     pub segment_bytes: u64,
+    /// So many bytes are prepared at a time for what is written next; 0 for none. See the journal's option.
+    pub prepare_bytes: u64,
     /// Data of the newest entries that is kept in memory, in bytes.
     pub memory_bytes: usize,
     /// The file system it is kept on.
@@ -29,7 +31,12 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { segment_bytes: 16 << 20, memory_bytes: 32 << 20, disk: disk::real() }
+        LogOptions {
+            segment_bytes: 16 << 20,
+            prepare_bytes: 0,
+            memory_bytes: 32 << 20,
+            disk: disk::real(),
+        }
     }
 }
 
@@ -97,6 +104,7 @@ impl LogWriter {
     pub fn open(dir: &Path, options: LogOptions) -> Result<(LogWriter, LogView, Recovered), Error> {
         let journal_options = Options {
             segment_bytes: options.segment_bytes,
+            prepare_bytes: options.prepare_bytes,
             disk: options.disk,
             ..Options::default()
         };

@@ -154,7 +154,12 @@ impl Machine {
     }
 
     fn log_options(&self) -> LogOptions {
-        LogOptions { segment_bytes: 4 << 10, memory_bytes: 2 << 10, disk: self.disk.mount() }
+        LogOptions {
+            segment_bytes: 4 << 10,
+            prepare_bytes: 1 << 10,
+            memory_bytes: 2 << 10,
+            disk: self.disk.mount(),
+        }
     }
 
     pub fn start(&mut self) {

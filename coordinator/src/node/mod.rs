@@ -64,6 +64,9 @@ use standing::Standing;
 /// The largest proposal, in bytes: a submission with everything that it refers to.
 const PROPOSAL_BYTES: usize = 4 << 20;
 
+/// The Raft log is written into zeros of which so many bytes are prepared at a time.
+const PREPARE_BYTES: u64 = 1 << 20;
+
 /// How a node is run.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -230,8 +233,11 @@ impl Shared {
         let meta = replica.meta();
         let conf_state = ConfState::from(meta.configuration.clone());
         let log_dir = dir.join("log");
-        let log_options =
-            LogOptions { segment_bytes: options.log_segment_bytes, ..log_options(disk.clone()) };
+        let log_options = LogOptions {
+            segment_bytes: options.log_segment_bytes,
+            prepare_bytes: PREPARE_BYTES,
+            ..log_options(disk.clone())
+        };
         let (mut log, view, _) = LogWriter::open(&log_dir, log_options)?;
         let position = tenon_consensus::Position { index: meta.applied, term: meta.term };
         log.repair(position)?;

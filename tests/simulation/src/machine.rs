@@ -82,6 +82,8 @@ pub struct Running {
     pub index: RunIndex,
     /// Records of the history up to here were compared.
     pub compared: u64,
+    /// The state was compared at this applied index.
+    pub watched: Option<u64>,
     /// Who waits for answers: client and try.
     pub waiting: BTreeMap<Token, (usize, u64)>,
     /// The agents' sessions: agent and the number of its session.
@@ -144,6 +146,7 @@ impl Machine {
         let conf_state = ConfState::from(replica.meta().configuration.clone());
         let options = LogOptions {
             segment_bytes: settings.log_segment,
+            prepare_bytes: settings.log_segment / 4,
             memory_bytes: settings.log_memory,
             disk: disk.clone(),
         };
@@ -221,6 +224,7 @@ impl Machine {
             snapshots,
             index,
             compared,
+            watched: None,
             waiting: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_number: 0,

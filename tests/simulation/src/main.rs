@@ -11,6 +11,10 @@ use tenon_simulation::settings::Choice;
 use tenon_simulation::trace::Words;
 use tenon_simulation::{Counts, catch_panics, run};
 
+/// A fifth of a schedule is giving and taking back memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 usage: simulate [--seeds N] [--from S] [--bug NAME] [--nodes 1|3|5] [--trace] [--jobs N]
 

@@ -247,8 +247,12 @@ impl World {
             ));
         }
         let applied = coordinator.replica().meta().applied;
-        let short = short_state(coordinator);
-        let mut differs = *self.oracle.states.entry(applied).or_insert(short) != short;
+        let mut differs = false;
+        if running.watched != Some(applied) {
+            running.watched = Some(applied);
+            let short = short_state(coordinator);
+            differs = *self.oracle.states.entry(applied).or_insert(short) != short;
+        }
         if whole {
             let whole = whole_state(coordinator);
             differs |= *self.oracle.whole_states.entry(applied).or_insert(whole) != whole;
