@@ -40,7 +40,12 @@ pub(crate) struct Duties {
     /// An agent of one process is all there is: labels and sizes are not asked for.
     any_agent: bool,
     packing: Packing,
+    /// By the agent's name.
     sessions: BTreeMap<String, Session>,
+    /// The agents of the sessions.
+    names: BTreeMap<SessionId, String>,
+    /// The agents that were told something of a run.
+    told: BTreeMap<RunId, BTreeSet<String>>,
     kept: BTreeMap<RunId, Kept>,
     hurried: BTreeSet<RunId>,
     /// Runs to look at.
@@ -88,8 +93,9 @@ impl Duties {
     pub(crate) fn hurry(&mut self, run: RunId) {
         self.hurried.insert(run);
         self.changed.insert(run);
-        for session in self.sessions.values_mut() {
-            session.stopped.retain(|attempt| attempt.run != run);
+        for agent in self.told.get(&run).into_iter().flatten() {
+            let told = self.sessions.get_mut(agent).and_then(|session| session.told.get_mut(&run));
+            told.into_iter().for_each(|told| told.stopped.clear());
         }
     }
 
@@ -110,14 +116,14 @@ impl Duties {
         self.hurried.remove(&run);
         self.set_waiting(run, Vec::new());
         self.plan_due = true;
-        for (name, session) in &mut self.sessions {
-            session.prepared.remove(&run);
-            session.started.retain(|attempt| attempt.run != run);
-            session.stopped.retain(|attempt| attempt.run != run);
-            if agents.contains(name) {
-                let end = EndRun { run_id: run.to_string(), keep_claims };
-                out.push((session.id, message(Message::EndRun(end))));
+        for agent in self.told.remove(&run).into_iter().flatten() {
+            if let Some(session) = self.sessions.get_mut(&agent) {
+                session.told.remove(&run);
             }
+        }
+        for session in agents.iter().filter_map(|agent| self.sessions.get(agent)) {
+            let end = EndRun { run_id: run.to_string(), keep_claims };
+            out.push((session.id, message(Message::EndRun(end))));
         }
     }
 
@@ -178,7 +184,8 @@ impl Duties {
         let hurry = self.hurried.contains(&attempt.run);
         let session = self.sessions.get_mut(agent);
         let Some(session) = session.filter(|session| session.admitted) else { return };
-        if session.stopped.insert(attempt.clone()) {
+        self.told.entry(attempt.run).or_default().insert(agent.to_owned());
+        if session.told.entry(attempt.run).or_default().stopped.insert(attempt.clone()) {
             let stop = Stop {
                 attempt: Some(wire::attempt_to_wire(attempt)),
                 reason: reason.to_owned(),
@@ -190,17 +197,20 @@ impl Duties {
 
     fn start(&mut self, engine: &Engine, attempt: AttemptId, agent: &str, out: &mut Messages) {
         let Some(session) = self.sessions.get(agent) else { return };
-        if !session.admitted || session.started.contains(&attempt) {
+        let told = session.told.get(&attempt.run);
+        if !session.admitted || told.is_some_and(|told| told.started.contains(&attempt)) {
             return;
         }
         let Some(invocation) = self.invocation(engine, &attempt) else { return };
         let Some(session) = self.sessions.get_mut(agent) else { return };
-        if session.prepared.insert(attempt.run) {
+        self.told.entry(attempt.run).or_default().insert(agent.to_owned());
+        let told = session.told.entry(attempt.run).or_default();
+        if !std::mem::replace(&mut told.prepared, true) {
             let spec = run_spec(engine, attempt.run);
             out.push((session.id, message(Message::Prepare(spec))));
         }
         out.push((session.id, message(Message::Start(invocation))));
-        session.started.insert(attempt);
+        told.started.insert(attempt);
     }
 
     fn invocation(&self, engine: &Engine, attempt: &AttemptId) -> Option<TaskInvocation> {

@@ -1,6 +1,6 @@
 //! Sessions with agents, and the agents as placement sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tenon_engine::plan::{self, Closed};
 use tenon_engine::{AttemptId, Engine, RunId};
@@ -20,7 +20,13 @@ pub(super) struct Session {
     terms: Terms,
     /// The newest heartbeat that came before the welcome.
     heartbeat: Option<u64>,
-    pub(super) prepared: BTreeSet<RunId>,
+    pub(super) told: BTreeMap<RunId, Told>,
+}
+
+/// What was said of a run in a session.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) prepared: bool,
     pub(super) started: BTreeSet<AttemptId>,
     pub(super) stopped: BTreeSet<AttemptId>,
 }
@@ -36,30 +42,26 @@ impl Duties {
         agents: &Agents,
     ) -> Option<SessionId> {
         let name = hello.name.clone();
-        let session = Session {
-            id,
-            admitted: false,
-            terms,
-            heartbeat: None,
-            prepared: BTreeSet::new(),
-            started: BTreeSet::new(),
-            stopped: BTreeSet::new(),
-            hello,
-        };
+        let session =
+            Session { id, admitted: false, terms, heartbeat: None, told: BTreeMap::new(), hello };
         let before = self.sessions.insert(name.clone(), session);
+        if let Some(before) = &before {
+            self.names.remove(&before.id);
+        }
+        self.names.insert(id, name.clone());
         self.know(&name, engine, agents);
         before.map(|session| session.id)
     }
 
     /// The agent of a session that is not welcomed yet, and what it will be told.
     pub(crate) fn newcomer(&self, id: SessionId) -> Option<(&Hello, Terms)> {
-        let session = self.sessions.values().find(|session| session.id == id)?;
+        let session = self.by_id(id)?;
         (!session.admitted).then_some((&session.hello, session.terms))
     }
 
     /// A session was welcomed. Returns the heartbeat that has waited for that.
     pub(crate) fn admit(&mut self, id: SessionId, engine: &Engine, agents: &Agents) -> Option<u64> {
-        let session = self.sessions.values_mut().find(|session| session.id == id)?;
+        let session = self.by_id_mut(id)?;
         session.admitted = true;
         let (agent, heartbeat) = (session.hello.name.clone(), session.heartbeat.take());
         self.look_at_runs_on(&agent, engine);
@@ -69,8 +71,7 @@ impl Duties {
 
     /// Whether a heartbeat is to be answered now: not before the welcome.
     pub(crate) fn take_heartbeat(&mut self, id: SessionId, number: u64) -> bool {
-        let session = self.sessions.values_mut().find(|session| session.id == id);
-        let Some(session) = session else { return false };
+        let Some(session) = self.by_id_mut(id) else { return false };
         if !session.admitted {
             session.heartbeat = Some(number);
         }
@@ -79,8 +80,16 @@ impl Duties {
 
     /// Whether the heartbeats of a session come too often for a fleet of so many agents.
     pub(crate) fn is_outgrown(&self, id: SessionId, agents: usize) -> bool {
-        let session = self.sessions.values().find(|session| session.id == id);
+        let session = self.by_id(id);
         session.is_some_and(|session| session.admitted && session.terms.are_outgrown(agents))
+    }
+
+    fn by_id(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(self.names.get(&id)?)
+    }
+
+    fn by_id_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(self.names.get(&id)?)
     }
 
     fn look_at_runs_on(&mut self, agent: &str, engine: &Engine) {
@@ -91,15 +100,14 @@ impl Duties {
 
     /// A session is over.
     pub(crate) fn detach(&mut self, id: SessionId, engine: &Engine, agents: &Agents) {
-        let over = self.sessions.values().find(|session| session.id == id);
-        let Some(name) = over.map(|session| session.hello.name.clone()) else { return };
+        let Some(name) = self.names.remove(&id) else { return };
         self.sessions.remove(&name);
         self.know(&name, engine, agents);
     }
 
     /// The agent of a session.
     pub(crate) fn agent(&self, id: SessionId) -> Option<&Hello> {
-        self.sessions.values().find(|session| session.id == id).map(|session| &session.hello)
+        self.by_id(id).map(|session| &session.hello)
     }
 
     /// The session of an agent, if it has one.

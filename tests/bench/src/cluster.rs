@@ -100,6 +100,11 @@ impl Cluster {
         Client::new(&self.urls(), Options::default()).map_err(|error| error.to_string())
     }
 
+    /// Processor time that a node has used, in seconds.
+    pub fn processor_time(&self, number: usize) -> Result<f64> {
+        self.nodes[number].process.as_ref().ok_or("the node is not running")?.processor_time()
+    }
+
     pub async fn connect(&self, number: usize) -> Result<Channel> {
         let url = self.url(number);
         tenon_client::connect::connect(&url, &Access::default())

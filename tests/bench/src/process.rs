@@ -46,6 +46,22 @@ impl Process {
         kilobytes.map(|kilobytes| kilobytes / 1024.0).ok_or("no VmRSS in its status".to_owned())
     }
 
+    /// Processor time that it has used, in seconds.
+    pub fn processor_time(&self) -> Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .map_err(|error| format!("the process is gone: {error}"))?;
+        // Its name, in brackets, may hold blanks. `utime` and `stime` are the twelfth and thirteenth behind it.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: Vec<f64> =
+            fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        // SAFETY: sysconf only reads.
+        let a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+        match ticks[..] {
+            [user, system] => Ok((user + system) / a_second),
+            _ => Err(format!("not what /proc/PID/stat is: {stat}")),
+        }
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{NAMES, Result};
+use crate::{Result, SUITES};
 
 /// The type that statfs gives for a filesystem in memory.
 const TMPFS: i64 = 0x0102_1994;
@@ -17,7 +17,8 @@ pub struct Setting {
     pub tenon: PathBuf,
     /// Everything that is measured writes below this directory.
     dir: PathBuf,
-    only: Vec<String>,
+    /// What to measure, in this order.
+    names: Vec<&'static str>,
     /// Fewer and shorter rounds: to see that it works, not to believe what it says.
     quick: bool,
 }
@@ -25,12 +26,18 @@ pub struct Setting {
 impl Setting {
     pub fn of_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Setting> {
         let usage = || {
-            format!(
-                "usage: control-plane TENON DIRECTORY [--quick] [--only NAME].. ({})",
-                NAMES.join(", ")
-            )
+            let suites: Vec<String> = SUITES
+                .iter()
+                .map(|(suite, names)| format!("{suite}: {}", names.join(", ")))
+                .collect();
+            let suites = suites.join("; ");
+            format!("usage: SUITE TENON DIRECTORY [--quick] [--only NAME].. ({suites})")
         };
-        let (Some(tenon), Some(dir)) = (arguments.next(), arguments.next()) else {
+        let suite =
+            arguments.next().and_then(|name| SUITES.iter().find(|(suite, _)| *suite == name));
+        let (Some((_, names)), Some(tenon), Some(dir)) =
+            (suite, arguments.next(), arguments.next())
+        else {
             return Err(usage());
         };
         let mut only = Vec::new();
@@ -39,7 +46,7 @@ impl Setting {
             match argument.as_str() {
                 "--quick" => quick = true,
                 "--only" => {
-                    let name = arguments.next().filter(|name| NAMES.contains(&name.as_str()));
+                    let name = arguments.next().filter(|name| names.contains(&name.as_str()));
                     only.push(name.ok_or_else(usage)?);
                 }
                 _ => return Err(usage()),
@@ -50,11 +57,14 @@ impl Setting {
         if file_system(&dir) == Some(TMPFS) {
             return Err(format!("{} is in memory: a sync would cost nothing there", dir.display()));
         }
-        Ok(Setting { tenon: tenon.into(), dir, only, quick })
+        let wanted = |name: &&&str| only.is_empty() || only.iter().any(|only| only == **name);
+        let names = names.iter().filter(wanted).copied().collect();
+        Ok(Setting { tenon: tenon.into(), dir, names, quick })
     }
 
-    pub fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    /// What is to be measured, in this order.
+    pub fn names(&self) -> &[&'static str] {
+        &self.names
     }
 
     /// An empty directory of this name.

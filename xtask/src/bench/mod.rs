@@ -2,7 +2,7 @@
 //! that meets the goal. A missed goal is printed as missed and is no failure: figures are for people
 //! and for docs/performance.md, never for tests.
 
-mod control_plane;
+mod clusters;
 mod local;
 mod measure;
 mod planning;
@@ -13,16 +13,17 @@ pub fn run(args: &[String]) -> i32 {
     let catalog = args.iter().position(|arg| arg == "--catalog").and_then(|at| args.get(at + 1));
     let outcome = match args.first().map(String::as_str) {
         Some("local") => local::run(catalog.map(String::as_str)),
-        Some("control-plane") => {
+        Some(suite @ ("control-plane" | "fleet")) => {
             let rest: Vec<String> =
                 args[1..].iter().filter(|arg| *arg != "--json").cloned().collect();
-            control_plane::run(&rest)
+            clusters::run(suite, &rest)
         }
         Some("planning") => planning::run(),
         _ => {
             eprintln!(
                 "usage: cargo xtask bench local [--json] [--catalog DIR]\n       \
                  cargo xtask bench control-plane [--json] [--quick] [--only NAME]..\n       \
+                 cargo xtask bench fleet [--json] [--quick] [--only NAME]..\n       \
                  cargo xtask bench planning [--json]"
             );
             return 2;

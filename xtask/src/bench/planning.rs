@@ -1,6 +1,6 @@
 //! Placement alone, without nodes: `engine/examples/planning.rs`.
 
-use super::control_plane::measure;
+use super::clusters::measure;
 use super::measure::Measure;
 use crate::command;
 

@@ -1,4 +1,4 @@
-//! The control plane: real nodes, pretending agents, etcd beside them. What measures is a program of
+//! Clusters: real nodes, agents that pretend or that run steps, etcd or Docker beside them. What measures is a program of
 //! its own (`tests/bench`), because it speaks gRPC and xtask is to build in seconds.
 
 use std::io::{BufRead, BufReader};
@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::measure::{Goal, Measure};
 use crate::command;
 
-/// Builds the release binary and the program that measures, and runs it; `arguments` are for it.
-pub fn run(arguments: &[String]) -> Result<Vec<Measure>, String> {
+/// Builds the release binary and the program that measures, and runs a suite of it; `arguments` are for it.
+pub fn run(suite: &str, arguments: &[String]) -> Result<Vec<Measure>, String> {
     command::run(command::cargo(&["build", "--release", "-p", "tenon", "-p", "tenon-bench"]))?;
     let release = command::target().join("release");
     let mut bench = Command::new(release.join("tenon-bench"));
-    bench.arg(release.join("tenon")).arg(command::target()).args(arguments);
+    bench.arg(suite).arg(release.join("tenon")).arg(command::target()).args(arguments);
     bench.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = bench.spawn().map_err(|error| format!("start {bench:?}: {error}"))?;
     let mut measures = Vec::new();
