@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use crate::docker;
+use bollard::Docker;
+
+use crate::docker::endpoint::{self, Endpoint};
+use crate::docker::site::{self, Site};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +25,14 @@ pub struct Check {
 
 /// All checks of the agent's machine.
 pub async fn checks(data_dir: &Path) -> Vec<Check> {
-    let mut checks = daemon().await;
+    let mut checks = daemon(data_dir).await;
     checks.push(data_directory(data_dir));
     checks.push(memory_file_system());
     checks.push(file_events());
     checks
 }
 
-async fn daemon() -> Vec<Check> {
+async fn daemon(data_dir: &Path) -> Vec<Check> {
     let check = |ok, detail, hint: &str| Check {
         name: "docker",
         ok,
@@ -37,10 +40,16 @@ async fn daemon() -> Vec<Check> {
         detail,
         hint: hint.to_owned(),
     };
-    let docker = match docker::reach().await {
+    let endpoint = match endpoint::endpoint() {
+        Ok(endpoint) => endpoint,
+        Err(error) => return vec![check(false, error.message, "unset it, or say another one")],
+    };
+    let docker = match endpoint::connect(&endpoint).await {
         Ok(docker) => docker,
         Err(error) => {
-            let hint = if error.message.contains("ermission denied") {
+            let hint = if !matches!(endpoint, Endpoint::Unix(_)) {
+                "try `docker version` with the same DOCKER_HOST"
+            } else if error.message.contains("ermission denied") {
                 "add yourself to the group `docker` and log in again, or run as root"
             } else {
                 "start it with `systemctl start docker`, or use `--backend host`"
@@ -59,14 +68,17 @@ async fn daemon() -> Vec<Check> {
         format!(
             "{} at {}, storage {}, cgroup v{}",
             text(info.server_version),
-            docker::socket(),
+            endpoint.url(),
             text(info.driver),
             text(cgroups)
         ),
         "",
     )];
+    let site = files(&docker, data_dir).await;
+    let is_here = site.1 == Some(Site::Same);
+    checks.push(site.0);
     let root = text(info.docker_root_dir);
-    if let Some(free) = free_bytes(Path::new(&root)) {
+    if is_here && let Some(free) = free_bytes(Path::new(&root)) {
         let gib = free >> 30;
         checks.push(Check {
             name: "docker disk",
@@ -77,6 +89,34 @@ async fn daemon() -> Vec<Check> {
         });
     }
     checks
+}
+
+/// How steps get the agent's files.
+async fn files(docker: &Docker, data_dir: &Path) -> (Check, Option<Site>) {
+    let check = |ok, detail, hint: &str| Check {
+        name: "docker files",
+        ok,
+        required: true,
+        detail,
+        hint: hint.to_owned(),
+    };
+    let found = crate::pod::make_dir(data_dir, 0o700).and_then(|()| fs::canonicalize(data_dir));
+    let Ok(data_dir) = found else {
+        return (check(false, "the agent's directory cannot be made".to_owned(), ""), None);
+    };
+    match site::find(docker, &data_dir).await {
+        Ok(site) => {
+            let hint = match site {
+                Site::Apart => {
+                    "a little slower; in a container, mount the agent's directory and /dev/shm from \
+                     the machine to avoid it"
+                }
+                Site::Same | Site::Mapped(_) => "",
+            };
+            (check(true, site.describe(&data_dir), hint), Some(site))
+        }
+        Err(error) => (check(false, error.message, "look at the daemon's log"), None),
+    }
 }
 
 fn data_directory(data_dir: &Path) -> Check {

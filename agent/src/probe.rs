@@ -21,11 +21,22 @@ const EARLY: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_millis(500);
 /// How many tries are early ones.
 const EARLY_TRIES: u32 = 20;
+/// "HTTP/1.1 200" is all that matters of an answer.
+pub const HEAD: usize = 12;
 
 /// A sidecar that runs, as its backend reaches it.
 pub trait Reach: Send + Sync {
     /// Where its ports are.
     fn address(&self) -> IpAddr;
+    /// Connects to a port and, unless there is nothing to send, gives the first bytes of the answer.
+    fn ask<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        request: &'a [u8],
+    ) -> BoxFuture<'a, std::io::Result<[u8; HEAD]>> {
+        Box::pin(ask_directly(host, port, request))
+    }
     /// Runs a command in it; whether it exited with 0.
     fn run<'a>(&'a self, plan: &'a ContainerPlan, command: &'a [String]) -> BoxFuture<'a, bool>;
 }
@@ -151,12 +162,14 @@ async fn http_get(plan: &ContainerPlan, reach: &dyn Reach, http: &HttpGetAction)
         request.push_str(&format!("{}: {}\r\n", header.name, header.value));
     }
     request.push_str("\r\n");
-    is_healthy(&host, port, &request).await.unwrap_or(false)
+    let head = reach.ask(&host, port, request.as_bytes()).await;
+    // 200 to 399 is healthy.
+    head.is_ok_and(|head| head.starts_with(b"HTTP/") && matches!(head[9], b'2' | b'3'))
 }
 
 async fn connects(named: &str, port: Option<u16>, reach: &dyn Reach) -> bool {
     let Some(port) = port else { return false };
-    TcpStream::connect((host(named, reach).as_str(), port)).await.is_ok()
+    reach.ask(&host(named, reach), port, &[]).await.is_ok()
 }
 
 fn host(named: &str, reach: &dyn Reach) -> String {
@@ -172,12 +185,13 @@ fn port(plan: &ContainerPlan, port: Option<&IntOrString>) -> Option<u16> {
     }
 }
 
-/// 200 to 399 is healthy.
-async fn is_healthy(host: &str, port: u16, request: &str) -> std::io::Result<bool> {
+/// Connects from where the agent is.
+pub async fn ask_directly(host: &str, port: u16, request: &[u8]) -> std::io::Result<[u8; HEAD]> {
     let mut stream = TcpStream::connect((host, port)).await?;
-    stream.write_all(request.as_bytes()).await?;
-    // "HTTP/1.1 200" is all that matters.
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).await?;
-    Ok(head.starts_with(b"HTTP/") && matches!(head[9], b'2' | b'3'))
+    let mut head = [0; HEAD];
+    if !request.is_empty() {
+        stream.write_all(request).await?;
+        stream.read_exact(&mut head).await?;
+    }
+    Ok(head)
 }

@@ -73,6 +73,26 @@ fn data_dir(args: &AgentArgs, name: &str, state_dir: &Path) -> Result<PathBuf, F
     })
 }
 
+/// What tells the directory from others of the same name: on other machines, and in other containers,
+/// whose agents may use the same Docker.
+fn directory_id(data_dir: &Path) -> Result<String, Failure> {
+    let path = data_dir.join("id");
+    let made = match std::fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        _ => {
+            let id = random::new_id().to_string();
+            let draft = data_dir.join("id.new");
+            std::fs::write(&draft, &id)
+                .and_then(|()| std::fs::File::open(&draft)?.sync_all())
+                .and_then(|()| std::fs::rename(&draft, &path))
+                .map(|()| id)
+        }
+    };
+    made.map_err(|error: std::io::Error| {
+        Failure::new(Exit::Environment, format!("{} cannot be written: {error}", path.display()))
+    })
+}
+
 async fn serve(
     args: &AgentArgs,
     options: AgentOptions,
@@ -90,7 +110,7 @@ async fn serve(
     let mut interrupt = listen(SignalKind::interrupt())?;
     let owner = Owner::Agent {
         incarnation: options.incarnation.clone(),
-        data_dir: data_dir.display().to_string(),
+        data_dir: format!("{}#{}", data_dir.display(), directory_id(&data_dir)?),
     };
     let wanted = Wanted {
         owner: owner.clone(),

@@ -1,7 +1,8 @@
 //! The program that Tenon puts into every container: `tenon-entrypoint run SPEC` runs one step or
 //! sidecar as its spec file says and records what happens; `pause` only holds a container open;
 //! `launch` makes the namespaces of a container where there is no container engine; `purge` empties
-//! directories in which steps of another user wrote; `kill-all` kills every process that it sees.
+//! directories in which steps of another user wrote; `kill-all` kills every process that it sees;
+//! `relay` and `ask` stand in for an agent that shares neither files nor a network with the daemon.
 //!
 //! It is meant to be process 1 of its container, but does not depend on it. It uses nothing of the
 //! image: built static, it runs where there is no file but itself. It never waits by polling, and
@@ -10,6 +11,7 @@
 mod launcher;
 mod pause;
 mod purge;
+mod relay_server;
 mod run;
 mod sys;
 
@@ -25,6 +27,10 @@ fn main() -> ExitCode {
         (Some("run"), Some(spec), None) => run::run(spec.as_ref()),
         (Some("pause"), None, None) => pause::pause(),
         (Some("launch"), None, None) => launcher::launch(),
+        (Some("relay"), None, None) => relay_server::relay(),
+        (Some("ask"), Some(host), Some(port)) => {
+            relay_server::ask(&host.to_string_lossy(), &port.to_string_lossy())
+        }
         (Some("enter"), Some(keeper), Some(program)) => {
             launcher::enter(&keeper, program, arguments)
         }
@@ -35,7 +41,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "usage: tenon-entrypoint run SPEC | pause | launch | enter PID COMMAND... | purge DIR... | \
-                 kill-all"
+                 kill-all | relay | ask HOST PORT"
             );
             ExitCode::from(2)
         }

@@ -268,6 +268,71 @@ impl DirectoryWatch {
     }
 }
 
+/// Tells when files are written to, or touched.
+pub struct FileWatch {
+    fd: OwnedFd,
+}
+
+impl FileWatch {
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: no memory is involved; the new descriptor is owned by nobody else.
+        unsafe {
+            let flags = libc::IN_CLOEXEC | libc::IN_NONBLOCK;
+            Ok(Self { fd: OwnedFd::from_raw_fd(check(libc::inotify_init1(flags))?) })
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Watches one more file; the number is what [`FileWatch::touched`] gives.
+    pub fn add(&self, file: &Path) -> io::Result<i32> {
+        let path = CString::new(file.as_os_str().as_bytes())?;
+        // SAFETY: `path` ends with a zero byte.
+        check(unsafe {
+            libc::inotify_add_watch(self.fd(), path.as_ptr(), libc::IN_MODIFY | libc::IN_ATTRIB)
+        })
+    }
+
+    /// Takes the events so far: the files that were touched, and not written to.
+    pub fn touched(&self) -> Vec<i32> {
+        let mut touched = Vec::new();
+        let mut buffer = [0u8; 4096];
+        loop {
+            // SAFETY: the buffer is as long as said; the descriptor does not block.
+            let read = unsafe { libc::read(self.fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
+            let Some(mut rest) = usize::try_from(read).ok().and_then(|read| buffer.get(..read))
+            else {
+                return touched;
+            };
+            if rest.is_empty() {
+                return touched;
+            }
+            // Events of files have no name: each is this head, and what it says is the name's length.
+            while let Some((head, after)) = rest.split_at_checked(size_of::<libc::inotify_event>())
+            {
+                let word = |at: usize| {
+                    u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
+                };
+                if word(4) & libc::IN_ATTRIB != 0 {
+                    touched.extend(i32::try_from(word(0)));
+                }
+                rest = after.get(word(12) as usize..).unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// Gives a part of a file back to its file system, where that can be done.
+pub fn punch(file: &File, from: u64, length: u64) {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    if let (Ok(from), Ok(length)) = (i64::try_from(from), i64::try_from(length)) {
+        // SAFETY: the descriptor is open and no memory is involved.
+        unsafe { libc::fallocate(file.as_raw_fd(), mode, from, length) };
+    }
+}
+
 /// What the operating system calls this error, as Go prints it: lower case, no number.
 pub fn describe(error: &io::Error) -> String {
     let text = error.to_string();

@@ -1,6 +1,7 @@
 //! A Docker daemon of a test's own, which it may kill. Needs root and `dockerd`.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -16,12 +17,23 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one and waits until it answers.
     pub fn start() -> Daemon {
+        Daemon::start_with(&[], &[])
+    }
+
+    /// The same with more options for `dockerd`, and with these directories as on another machine: what
+    /// is in them it does not see.
+    pub fn start_with(options: &[&str], hidden: &[&Path]) -> Daemon {
         let dir = TempDir::new().unwrap();
         let path = |name: &str| dir.path().join(name);
         let log = File::create(path("log")).unwrap();
+        let mut script = "ip link set lo up\n".to_owned();
+        for dir in hidden {
+            script.push_str(&format!("mount -t tmpfs hidden {}\n", dir.display()));
+        }
+        script.push_str("exec dockerd \"$@\"");
         // In a network of its own: a second daemon would take the bridge of the first one away.
         let child = Command::new("unshare")
-            .args(["--net", "dockerd"])
+            .args(["--net", "--mount", "sh", "-ec", &script, "sh"])
             .arg("--host")
             .arg(format!("unix://{}", path("docker.sock").display()))
             .arg("--data-root")
@@ -31,6 +43,7 @@ impl Daemon {
             .arg("--pidfile")
             .arg(path("pid"))
             .args(["--iptables=false", "--ip-forward=false"])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -41,9 +54,25 @@ impl Daemon {
         daemon
     }
 
+    /// The process in whose network it is.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    /// What `docker` prints of it, without the last newline.
+    pub fn says(&self, args: &[&str]) -> String {
+        let said = self.docker(args).stdout(Stdio::piped()).output().unwrap();
+        String::from_utf8(said.stdout).unwrap().trim_end().to_owned()
+    }
+
     /// For `DOCKER_HOST`.
     pub fn host(&self) -> String {
-        format!("unix://{}", self.dir.path().join("docker.sock").display())
+        format!("unix://{}", self.socket().display())
     }
 
     fn docker(&self, args: &[&str]) -> Command {

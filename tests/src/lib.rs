@@ -26,6 +26,8 @@ pub struct Tenon {
     dir: TempDir,
     backend: &'static str,
     env: Vec<(String, String)>,
+    /// The process in whose network all commands run.
+    network_of: Option<u32>,
 }
 
 /// What a finished `tenon` said.
@@ -51,7 +53,15 @@ impl Tenon {
     }
 
     fn with_backend(backend: &'static str) -> Tenon {
-        Tenon { dir: TempDir::new().unwrap(), backend, env: Vec::new() }
+        Tenon { dir: TempDir::new().unwrap(), backend, env: Vec::new(), network_of: None }
+    }
+
+    /// Runs steps in that daemon's Docker over TCP, in its network, with directories below `base`.
+    pub fn far(base: &Path, daemon: &docker::Daemon) -> Tenon {
+        let mut tenon = Tenon::docker();
+        tenon.dir = TempDir::new_in(base).unwrap();
+        tenon.network_of = Some(daemon.pid());
+        tenon.with_env("DOCKER_HOST", "tcp://127.0.0.1:2375")
     }
 
     /// With a variable in the environment of every command.
@@ -85,7 +95,14 @@ impl Tenon {
 
     /// A command with this test's directories and backend, and nothing of the caller's settings.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.network_of {
+            None => Command::new(binary()),
+            Some(pid) => {
+                let mut enter = Command::new("nsenter");
+                enter.arg(format!("--net=/proc/{pid}/ns/net")).arg("--").arg(binary());
+                enter
+            }
+        };
         command
             .args(args)
             .current_dir(self.dir())
@@ -239,7 +256,7 @@ impl Said {
 }
 
 /// The `tenon` to test: `$TENON_BIN`, else the one that was built beside this test.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("TENON_BIN") {
         return path.into();
     }

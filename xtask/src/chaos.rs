@@ -1,16 +1,11 @@
 //! `cargo xtask chaos`: builds what is needed, then lets `tenon-chaos` do and say everything.
 
-use crate::command::{Failure, cargo, command, exists, run, target};
+use crate::command::{Failure, cargo, command, run, target};
 use crate::{daemon, images, packages};
 
 /// Makes sure that namespaces can be made and cut off.
 pub fn tools(ask: bool) -> Result<(), Failure> {
-    let wanted: Vec<&str> = [("ip", "iproute2"), ("iptables", "iptables")]
-        .into_iter()
-        .filter(|(program, _)| !exists(program))
-        .map(|(_, package)| package)
-        .collect();
-    if wanted.is_empty() { Ok(()) } else { packages::install(ask, &wanted) }
+    packages::require(ask, &[("ip", "iproute2"), ("iptables", "iptables")])
 }
 
 /// Runs the suite with these options; `--release` builds what is tested as it is released, and

@@ -145,6 +145,15 @@ pub fn program(package: &str, path: &str) -> Result<PathBuf, Failure> {
     Ok(unpacked(archive.ok_or_else(|| format!("apt knows no package {package}"))?)?.join(path))
 }
 
+/// Installs the packages of those programs that are missing: `(program, package)`.
+pub fn require(ask: bool, programs: &[(&str, &str)]) -> Result<(), Failure> {
+    let missing = programs.iter().filter(|(program, _)| {
+        !exists(program) && !std::path::Path::new("/usr/sbin").join(program).exists()
+    });
+    let wanted: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    if wanted.is_empty() { Ok(()) } else { install(ask, &wanted) }
+}
+
 /// Installs packages into this system, after asking.
 pub fn install(ask: bool, packages: &[&str]) -> Result<(), Failure> {
     confirm(ask, &format!("installing the package(s) {} with apt-get", packages.join(", ")))?;

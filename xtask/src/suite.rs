@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::command::{Check, Failure, begin, cargo, command, done, exists, output, run, stream};
 use crate::registry::Registries;
-use crate::{chaos, daemon, images, source};
+use crate::{chaos, daemon, images, packages, source};
 
 /// Tests passed and failed; a check counts as one test.
 #[derive(Default)]
@@ -26,6 +26,17 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
     let _daemon = daemon::ensure(ask)?;
     images::build(false)?;
     chaos::tools(ask)?;
+    // A daemon behind ssh, one behind TLS, and one that is Podman.
+    packages::require(
+        ask,
+        &[
+            ("sshd", "openssh-server"),
+            ("ssh", "openssh-client"),
+            ("openssl", "openssl"),
+            ("podman", "podman"),
+            ("promtool", "prometheus"),
+        ],
+    )?;
     let registries = Registries::start()?;
 
     let start = begin("build");

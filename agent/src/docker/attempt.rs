@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, KillContainerOptionsBuilder};
@@ -13,6 +13,7 @@ use tenon_tekton::pod::Pod;
 use super::DockerBackend;
 use super::create::{self, Network};
 use super::error::Failure;
+use super::far::{self, Helper, Link};
 use super::images::{Image, PullError};
 use super::labels;
 use crate::backend::{Cancel, Sink};
@@ -64,6 +65,8 @@ struct Attempt<'a> {
     created: bool,
     /// The container that holds the network, when it is none of those.
     pause: Option<String>,
+    /// The way to the attempt's files, where the daemon does not see those that are here.
+    link: Option<Link>,
 }
 
 /// A container of the attempt.
@@ -98,6 +101,7 @@ impl<'a> Attempt<'a> {
             containers: Vec::new(),
             created: false,
             pause: None,
+            link: None,
         })
     }
 
@@ -116,6 +120,7 @@ impl<'a> Attempt<'a> {
         let place = Place {
             entrypoint_dir: self.backend.entrypoint_dir.clone(),
             claims: Claims::new(&self.backend.runs_dir(), task),
+            sees: self.backend.sees(),
         };
         self.plan = pod::build(&self.dir, &place, task, &pod)?;
         let masker = Masker::new(self.plan.secrets.iter().map(Vec::as_slice));
@@ -130,8 +135,39 @@ impl<'a> Attempt<'a> {
         };
         self.write_specs(&images)?;
         self.save(&images)?;
-        self.create(images).await?;
+        let helper = self.copy_out().await?;
+        self.create(images, helper.as_ref()).await?;
         self.drive(masker, &BTreeMap::new()).await
+    }
+
+    /// Copies what was made to where the daemon sees it, if it does not see it here.
+    async fn copy_out(&mut self) -> Result<Option<Helper>, Failure> {
+        let Some(far) = &self.backend.far else { return Ok(None) };
+        let helper = far.helper().await?;
+        let orders = far::upload(far, &self.dir, &self.plan)?;
+        let link = self.link.insert(Link::open(far.clone()));
+        tokio::select! {
+            done = link.order(orders) => done?,
+            () = self.cancel.stop.cancelled() => return Err(Failure::Stopped),
+        }
+        Ok(Some(helper))
+    }
+
+    /// What the daemon calls a path of the agent's.
+    fn source(&self, helper: Option<&Helper>, path: &Path) -> PathBuf {
+        match (&self.backend.far, helper) {
+            (Some(far), Some(helper)) => far.source(helper, path),
+            _ => self.backend.site.map(path),
+        }
+    }
+
+    /// The plan with the names that the daemon has for what is mounted.
+    fn as_seen(&self, helper: Option<&Helper>, plan: &ContainerPlan) -> ContainerPlan {
+        let mut plan = plan.clone();
+        for bind in plan.binds.iter_mut().filter(|bind| !bind.on_host) {
+            bind.source = self.source(helper, &bind.source);
+        }
+        plan
     }
 
     fn plans(&self) -> impl Iterator<Item = &ContainerPlan> {
@@ -235,7 +271,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Creates all containers at once; none runs yet.
-    async fn create(&mut self, images: Vec<Image>) -> Result<(), Failure> {
+    async fn create(&mut self, images: Vec<Image>, helper: Option<&Helper>) -> Result<(), Failure> {
         self.sink.progress("creating containers", 0, 0);
         self.created = true;
         if let Some(image) = images.first() {
@@ -253,17 +289,19 @@ impl<'a> Attempt<'a> {
                 Owner::Pause => Network::Join(self.name(PAUSE)),
             };
             let labels = self.labels(&plan.container);
-            let body = create::container(&self.plan, plan, &image.reference, &network, labels);
+            let seen = self.as_seen(helper, plan);
+            let body = create::container(&self.plan, &seen, &image.reference, &network, labels);
             bodies.push((self.name(&plan.container), body));
         }
         if matches!(owner, Owner::Pause)
             && !self.plan.host_network
             && let Some(image) = images.first()
         {
+            let entrypoint_dir = self.source(helper, &self.backend.entrypoint_dir);
             let body = create::pause(
                 &self.plan,
                 &image.reference,
-                &self.backend.entrypoint_dir.to_string_lossy(),
+                &entrypoint_dir.to_string_lossy(),
                 &Network::Owner,
                 self.labels(PAUSE),
             );
@@ -271,8 +309,18 @@ impl<'a> Attempt<'a> {
             self.pause = Some(self.name(PAUSE));
             self.create_one(self.name(PAUSE), body).await?;
         }
-        let created =
+        let mut first = Vec::new();
+        if self.backend.is_podman
+            && let Owner::Container(owner) = owner
+        {
+            let (name, body) = bodies.remove(owner);
+            first.push((owner, self.create_one(name, body).await));
+        }
+        let mut created =
             join_all(bodies.into_iter().map(|(name, body)| self.create_one(name, body))).await;
+        for (owner, result) in first {
+            created.insert(owner, result);
+        }
         let mut failure = None;
         for (created, image) in created.into_iter().zip(images) {
             match created {

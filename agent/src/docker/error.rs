@@ -92,6 +92,12 @@ impl Failure {
     }
 }
 
+impl From<crate::backend::BackendError> for Failure {
+    fn from(error: crate::backend::BackendError) -> Failure {
+        Failure::Infra { reason: "infra/docker-relay", message: error.message }
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Failure {
         Failure::Refused { reason: refusal.reason.to_owned(), message: refusal.message }

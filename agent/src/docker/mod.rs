@@ -1,24 +1,29 @@
 //! The Docker backend: one container a step, all made up front, gated by the entrypoint.
 //!
 //! Output and ends travel over record files, not through the daemon. The daemon is asked to create,
-//! start, signal and remove; its event stream tells of containers that die without a word.
+//! start, signal and remove; its event stream tells of containers that die without a word. Steps and
+//! agent share files, under whatever names ([`site`]); where they cannot, copies do ([`far`]).
 
 mod attempt;
 mod create;
+pub mod endpoint;
 mod error;
+mod far;
 mod freeze;
 mod helper;
 mod images;
 mod labels;
 mod reach;
 mod registry;
+pub mod site;
+mod ssh;
 mod tree;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -31,17 +36,14 @@ use tenon_proto::agent::v1::{AttemptId, RunSpec, TaskInvocation, ended};
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Left, Sink};
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
 use crate::owner::{disown_directory, own_directory, reap_directories};
-use crate::pod::{PodDir, attempt_key, claims, make_dir};
+use crate::pod::{PodDir, Sees, attempt_key, claims, make_dir};
 use crate::record::Mark;
 pub(crate) use error::Failure;
+use far::Far;
 pub(crate) use freeze::freeze_all;
 use helper::Order;
 use images::Images;
-
-/// How long an answer of the daemon may take; pulls and starts on slow disks take long.
-const TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a daemon may take to say that it is there.
-const PING: Duration = Duration::from_secs(5);
+use site::Site;
 
 /// Runs attempts as Docker containers.
 pub struct DockerBackend {
@@ -50,26 +52,53 @@ pub struct DockerBackend {
     images: Images,
     entrypoint_dir: PathBuf,
     trees: tree::Trees,
+    site: Site,
+    /// Where no files are shared.
+    far: Option<Arc<Far>>,
+    /// It wants the container that holds a network to be there before those that join it.
+    is_podman: bool,
 }
 
 impl DockerBackend {
-    /// Connects to the daemon that `DOCKER_HOST` (a Unix socket) names, or the usual one.
-    pub async fn connect(options: BackendOptions) -> Result<DockerBackend, BackendError> {
+    /// Connects to the daemon that [`endpoint`] says, and finds out how it sees the agent's files.
+    pub async fn connect(mut options: BackendOptions) -> Result<DockerBackend, BackendError> {
         let docker = reach().await?;
-        let entrypoint_dir = place_entrypoint(&options.data_dir).map_err(|error| BackendError {
+        let placed = place_entrypoint(&options.data_dir)
+            .and_then(|dir| Ok((dir, fs::canonicalize(&options.data_dir)?)));
+        let (entrypoint_dir, data_dir) = placed.map_err(|error| BackendError {
             code: "agent/data-dir",
             message: format!(
                 "the agent's directory {} cannot be written: {error}",
                 options.data_dir.display()
             ),
         })?;
+        options.data_dir = data_dir;
+        let (site, is_podman) =
+            tokio::join!(site::find(&docker, &options.data_dir), is_podman(&docker));
+        let site = site?;
+        let far = (site == Site::Apart).then(|| {
+            let far = Far::new(docker.clone(), &options.data_dir, &options.owner, options.keep);
+            Arc::new(far)
+        });
         Ok(DockerBackend {
             images: Images::new(docker.clone(), options.image_map.clone()),
             trees: tree::Trees::new(docker.clone(), entrypoint_dir.clone(), options.owner.clone()),
             docker,
             options,
             entrypoint_dir,
+            site,
+            far,
+            is_podman,
         })
+    }
+
+    /// What of the machine's own files the containers can have.
+    fn sees(&self) -> Sees {
+        match self.site {
+            Site::Same => Sees::Everything,
+            Site::Mapped(_) => Sees::Mapped,
+            Site::Apart => Sees::Copies,
+        }
     }
 
     fn runs_dir(&self) -> PathBuf {
@@ -97,13 +126,19 @@ impl DockerBackend {
             let owner = container.labels?.remove(labels::OWNER)?;
             which(&owner).then_some(container.id?)
         });
-        let removals = ids.map(|id| async move {
-            self.kill_inside(&id).await;
-            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            self.docker.remove_container(&id, Some(options)).await.is_ok()
-        });
-        let removed = join_all(removals).await;
-        Ok(removed.into_iter().filter(|&ok| ok).count())
+        let mut ids: Vec<String> = ids.collect();
+        let found = ids.len();
+        // Podman removes one that holds a network only after those that joined it.
+        for _ in 0..1 + usize::from(self.is_podman) {
+            let removals = ids.into_iter().map(|id| async move {
+                self.kill_inside(&id).await;
+                let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+                let removed = self.docker.remove_container(&id, Some(options)).await;
+                removed.is_err().then_some(id)
+            });
+            ids = join_all(removals).await.into_iter().flatten().collect();
+        }
+        Ok(found - ids.len())
     }
 }
 
@@ -126,7 +161,16 @@ impl DockerBackend {
         let Some(image) = found.image.filter(|_| is_frozen) else { return };
         let order = Order { image, args: &["kill-all"], mounts: Vec::new(), inside: Some(id) };
         let owner = &self.options.owner;
-        if let Err(error) = helper::run(&self.docker, &self.entrypoint_dir, owner, order).await {
+        let entrypoint_dir = match &self.far {
+            None => self.site.map(&self.entrypoint_dir),
+            Some(far) => match far.helper().await {
+                Ok(helper) => far.source(&helper, &self.entrypoint_dir),
+                Err(error) => {
+                    return tracing::warn!(container = id, %error, "it is killed as it is");
+                }
+            },
+        };
+        if let Err(error) = helper::run(&self.docker, &entrypoint_dir, owner, order).await {
             let error = error::message(&error);
             tracing::warn!(container = id, %error, "what is frozen is killed while it goes on");
         }
@@ -135,42 +179,15 @@ impl DockerBackend {
 
 /// Connects and asks for a sign of life.
 pub async fn reach() -> Result<Docker, BackendError> {
-    let unreachable = |detail: String| BackendError {
-        code: "docker/unreachable",
-        message: format!(
-            "no Docker daemon answers at {}: {detail}. Start one (`systemctl start docker`), give \
-             yourself access to its socket, or use the host backend",
-            socket()
-        ),
-    };
-    if let Some(other) = std::env::var("DOCKER_HOST")
-        .ok()
-        .filter(|host| !host.is_empty() && !host.starts_with("unix://"))
-    {
-        return Err(BackendError {
-            code: "docker/remote",
-            message: format!(
-                "DOCKER_HOST is {other}: only a daemon on this machine (unix://…) can be used, \
-                 because containers and agent share files"
-            ),
-        });
-    }
-    let docker =
-        Docker::connect_with_unix(&socket(), TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION)
-            .map_err(|error| unreachable(error.to_string()))?;
-    let docker = tokio::time::timeout(PING, docker.negotiate_version())
-        .await
-        .map_err(|_| unreachable("it does not answer".to_owned()))?
-        .map_err(|error| unreachable(error.to_string()))?;
-    Ok(docker)
+    endpoint::connect(&endpoint::endpoint()?).await
 }
 
-/// The daemon's socket.
-pub fn socket() -> String {
-    match std::env::var("DOCKER_HOST") {
-        Ok(host) if host.starts_with("unix://") => host,
-        _ => "unix:///var/run/docker.sock".to_owned(),
-    }
+/// Whether it is Podman that speaks Docker's language there.
+async fn is_podman(docker: &Docker) -> bool {
+    // One that does not answer says so to whoever asks next.
+    let version = docker.version().await.unwrap_or_default();
+    let components = version.components.unwrap_or_default();
+    components.iter().any(|component| component.name.starts_with("Podman"))
 }
 
 /// Writes the entrypoint where containers can have it mounted, once a version.
@@ -239,6 +256,9 @@ impl Backend for DockerBackend {
                 Ok(dir) => dir,
                 Err(error) => return tracing::warn!(%error, "an attempt cannot be removed"),
             };
+            if let Some(far) = &self.far {
+                far.remove(&[dir.private(), dir.root()]).await;
+            }
             // What says that it was here goes last.
             for tree in [dir.private(), dir.root()] {
                 if let Err(error) = self.trees.remove(tree).await {
@@ -262,10 +282,17 @@ impl Backend for DockerBackend {
                 disown_directory(&dir);
                 return Ok(());
             }
+            if let Some(far) = &self.far {
+                far.remove(&[&dir]).await;
+            }
             self.trees.remove(&dir).await.map_err(|error| BackendError {
                 code: "infra/agent-files",
                 message: format!("{} cannot be removed: {error}", dir.display()),
-            })
+            })?;
+            if let Some(far) = &self.far {
+                far.release().await;
+            }
+            Ok(())
         })
     }
 
@@ -273,7 +300,8 @@ impl Backend for DockerBackend {
         Box::pin(async move {
             let label = labels::OWNER.to_owned();
             let me = &self.options.owner;
-            let containers = self.remove_containers(label, |owner| me.outlives(owner)).await?;
+            let containers = self.remove_containers(label, |owner| me.outlives(owner)).await?
+                + far::reap_volumes(&self.docker, |owner| me.outlives(owner)).await;
             let data_dir = &self.options.data_dir;
             let directories = PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me);
             Ok(containers + directories)

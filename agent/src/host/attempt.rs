@@ -25,7 +25,7 @@ use crate::docker::Failure;
 use crate::lease::LeaseView;
 use crate::mask::Masker;
 use crate::owner::OWNER_FILE;
-use crate::pod::{self, Claims, ContainerPlan, Place, PodDir, PodPlan, attempt_key};
+use crate::pod::{self, Claims, ContainerPlan, Place, PodDir, PodPlan, Sees, attempt_key};
 use crate::probe;
 use crate::record::{self, Fate, Followed, Follower, Marked, Record};
 
@@ -77,6 +77,7 @@ async fn run_in(
         message: format!("the pod of the TaskRun cannot be read: {error}"),
     })?;
     let place = Place {
+        sees: Sees::Everything,
         entrypoint_dir: backend.entrypoint_dir.clone(),
         claims: Claims::new(&backend.runs_dir(), task),
     };

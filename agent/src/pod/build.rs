@@ -17,6 +17,20 @@ pub struct Place {
     pub entrypoint_dir: PathBuf,
     /// Where claims are.
     pub claims: Claims,
+    /// What the containers can have of this machine.
+    pub sees: Sees,
+}
+
+/// What containers can have of the files of the machine that the agent is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sees {
+    /// All of them.
+    #[default]
+    Everything,
+    /// The agent's; what a host path means is the daemon's to know.
+    Mapped,
+    /// Copies of what the agent makes, and none else.
+    Copies,
 }
 
 /// Why an attempt cannot be prepared.

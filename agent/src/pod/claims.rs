@@ -31,6 +31,11 @@ impl Claims {
         }
     }
 
+    /// Whether a claim is a directory that the user named.
+    pub(super) fn is_elsewhere(&self, name: &str) -> bool {
+        self.elsewhere.contains_key(name)
+    }
+
     /// The directory of a claim, which may not be there yet.
     pub(super) fn directory(&self, name: &str) -> Result<PathBuf, BuildError> {
         if let Some(path) = self.elsewhere.get(name) {

@@ -19,7 +19,9 @@ use super::plan::{
     Bind, ContainerKind, ContainerPlan, Entry, Env, Identity, Probes, PullPolicy, Refusal,
     Resources,
 };
-use super::{Materials, PodDir, READY_FILE, RECORD_DIR, SPEC_DIR, quantity, scripts, volumes};
+use super::{
+    Materials, PodDir, READY_FILE, RECORD_DIR, SPEC_DIR, Sees, quantity, scripts, volumes,
+};
 
 /// What all containers of an attempt are planned with.
 pub struct Context<'a> {
@@ -235,6 +237,17 @@ fn entry(
     Ok(Entry::Argv(argv))
 }
 
+/// A path below a directory of another machine cannot be looked at, and may lead anywhere.
+fn unseen_sub_path(volume: &str) -> Refusal {
+    Refusal {
+        reason: "CreateContainerConfigError",
+        message: format!(
+            "volume \"{volume}\" is a hostPath on the machine of the Docker daemon, which is not the \
+             agent's: a subPath of it cannot be mounted"
+        ),
+    }
+}
+
 /// The mounts of one container; what the user mounts wins over what Tekton would.
 struct Mounts {
     binds: Vec<Bind>,
@@ -255,6 +268,8 @@ impl Mounts {
             };
             let source = if sub_path.is_empty() {
                 volume.source.clone()
+            } else if volume.on_host && context.place.sees != Sees::Everything {
+                return Err(unseen_sub_path(&mount.name).into());
             } else {
                 below(&volume.source, &sub_path)
                     .map_err(|error| volumes::bad_path(&sub_path, error))?
@@ -267,7 +282,8 @@ impl Mounts {
                 }));
             }
             binds.retain(|bind| bind.target != target);
-            binds.push(Bind { source, target, read_only: mount.read_only || volume.read_only });
+            let read_only = mount.read_only || volume.read_only;
+            binds.push(Bind { source, target, read_only, on_host: volume.on_host });
         }
         let mut mounts = Mounts { binds };
         mounts.sort();
@@ -278,7 +294,7 @@ impl Mounts {
         if self.binds.iter().any(|bind| bind.target == target) {
             return;
         }
-        self.binds.push(Bind { source, target: target.to_owned(), read_only });
+        self.binds.push(Bind { source, target: target.to_owned(), read_only, on_host: false });
         self.sort();
     }
 

@@ -263,7 +263,7 @@ fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
 }
 
 /// The private root in memory, else a directory beside the others.
-fn private_base(data_dir: &Path) -> (PathBuf, bool) {
+pub(crate) fn private_base(data_dir: &Path) -> (PathBuf, bool) {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     // SAFETY: geteuid has no preconditions.
     let uid = unsafe { libc::geteuid() };

@@ -195,6 +195,9 @@ pub struct Bind {
     pub target: String,
     /// The container cannot write there.
     pub read_only: bool,
+    /// The source is the user's name for it, on the machine where the container runs.
+    #[serde(default)]
+    pub on_host: bool,
 }
 
 /// A memory file system of one container.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tenon_tekton::k8s::{HostPathVolumeSource, KeyToPath, Volume, VolumeProjection};
 use tenon_tekton::pod::Pod;
 
-use super::build::{BuildError, Place};
+use super::build::{BuildError, Place, Sees};
 use super::dir::make_dir;
 use super::env::pod_field;
 use super::{Materials, PodDir, Refusal, paths};
@@ -27,6 +27,8 @@ pub struct Mounted {
     pub source: PathBuf,
     /// No container may write to it.
     pub read_only: bool,
+    /// It is the user's name for it, on the machine where containers run.
+    pub on_host: bool,
 }
 
 /// Makes all volumes of a pod, by name.
@@ -64,7 +66,7 @@ fn make_one(
         };
         let source = dir.volume(name);
         write_files(&source, &files)?;
-        return Ok(Mounted { source, read_only: true });
+        return Ok(Mounted { source, read_only: true, on_host: false });
     }
     if let Some(source) = &volume.secret {
         let mode = source.default_mode;
@@ -80,7 +82,7 @@ fn make_one(
         };
         let source = dir.private_volume(name);
         write_files(&source, &files)?;
-        return Ok(Mounted { source, read_only: true });
+        return Ok(Mounted { source, read_only: true, on_host: false });
     }
     if let Some(source) = &volume.projected {
         let mut files = Vec::new();
@@ -89,23 +91,31 @@ fn make_one(
         }
         let source = dir.private_volume(name);
         write_files(&source, &files)?;
-        return Ok(Mounted { source, read_only: true });
+        return Ok(Mounted { source, read_only: true, on_host: false });
     }
     if let Some(source) = &volume.downward_api {
         let files = downward(pod, &source.items, source.default_mode)?;
         let source = dir.volume(name);
         write_files(&source, &files)?;
-        return Ok(Mounted { source, read_only: true });
+        return Ok(Mounted { source, read_only: true, on_host: false });
     }
     if let Some(claim) = &volume.persistent_volume_claim {
         let source = place.claims.directory(&claim.claim_name)?;
+        if place.sees == Sees::Copies && place.claims.is_elsewhere(&claim.claim_name) {
+            return Err(not_seen(volume, &source));
+        }
         if !source.is_dir() {
             make_dir(&source, 0o777)?;
         }
-        return Ok(Mounted { source, read_only: claim.read_only });
+        return Ok(Mounted { source, read_only: claim.read_only, on_host: false });
     }
     if let Some(host) = &volume.host_path {
-        return Ok(Mounted { source: host_path(volume, host)?, read_only: false });
+        let source = match place.sees {
+            Sees::Everything => host_path(volume, host)?,
+            // Whether it is there, and what it is, is for the daemon to see.
+            Sees::Mapped | Sees::Copies => absolute(volume, host)?,
+        };
+        return Ok(Mounted { source, read_only: false, on_host: true });
     }
     if let Some(csi) = &volume.csi
         && csi.driver == DIRECTORY_DRIVER
@@ -116,7 +126,10 @@ fn make_one(
             let message = format!("\"{}\" is not a directory", source.display());
             return Err(missing(volume, &message));
         }
-        return Ok(Mounted { source, read_only: csi.read_only == Some(true) });
+        if place.sees == Sees::Copies {
+            return Err(not_seen(volume, &source));
+        }
+        return Ok(Mounted { source, read_only: csi.read_only == Some(true), on_host: false });
     }
     if let Some(kind) = only_in_a_cluster(volume) {
         return Err(BuildError::Refused(Refusal {
@@ -132,7 +145,7 @@ fn make_one(
     let in_memory = volume.empty_dir.as_ref().is_some_and(|e| e.medium == "Memory");
     let source = if in_memory { dir.private_volume(name) } else { dir.volume(name) };
     make_dir(&source, 0o777)?;
-    Ok(Mounted { source, read_only: false })
+    Ok(Mounted { source, read_only: false, on_host: false })
 }
 
 fn only_in_a_cluster(volume: &Volume) -> Option<&'static str> {
@@ -312,13 +325,28 @@ pub fn bad_path(path: &str, error: io::Error) -> BuildError {
     }
 }
 
-fn host_path(volume: &Volume, host: &HostPathVolumeSource) -> Result<PathBuf, BuildError> {
+/// A directory of the agent's machine, where containers run on another one.
+fn not_seen(volume: &Volume, source: &Path) -> BuildError {
+    let message = format!(
+        "the directory \"{}\" is on the agent's machine, and the Docker daemon is on another one, \
+         which does not see it; use an emptyDir or a volumeClaimTemplate, and fetch the files in a step",
+        source.display()
+    );
+    missing(volume, &message)
+}
+
+fn absolute(volume: &Volume, host: &HostPathVolumeSource) -> Result<PathBuf, BuildError> {
     let path = PathBuf::from(&host.path);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(missing(volume, &format!("hostPath \"{}\" is not an absolute path", host.path)))
+}
+
+fn host_path(volume: &Volume, host: &HostPathVolumeSource) -> Result<PathBuf, BuildError> {
+    let path = absolute(volume, host)?;
     let kind = host.r#type.as_deref().unwrap_or_default();
     let refuse = |problem: &str| missing(volume, &format!("hostPath \"{}\" {problem}", host.path));
-    if !path.is_absolute() {
-        return Err(refuse("is not an absolute path"));
-    }
     if !path.exists() {
         match kind {
             "" | "DirectoryOrCreate" => make_dir(&path, 0o755)?,

@@ -15,6 +15,7 @@ use tenon_proto::agent::v1::{AttemptId, ended::Outcome};
 use super::{Attempt, Container, PAUSE};
 use crate::backend::{Cancel, Sink};
 use crate::docker::error;
+use crate::docker::far::Link;
 use crate::docker::images::Image;
 use crate::docker::{DockerBackend, Failure, labels};
 use crate::mask::Masker;
@@ -109,6 +110,7 @@ impl Attempt<'_> {
         for (index, container) in self.containers.iter_mut().enumerate() {
             container.over = is_over(index);
         }
+        self.link = self.backend.far.clone().map(Link::open);
         let masker = Masker::new(self.plan.secrets.iter().map(Vec::as_slice));
         self.drive(masker, marks).await
     }

@@ -12,6 +12,7 @@ use bollard::query_parameters::{
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
 use tenon_entrypoint::frame::{self, Ended};
+use tenon_entrypoint::relay::Order;
 use tenon_proto::agent::v1::{SidecarStarted, StepStarted, report};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,7 +20,9 @@ use tokio::time::Instant;
 use super::{Attempt, Owner, labels};
 use crate::clock::now_ms;
 use crate::docker::error::{self, Failure};
+use crate::docker::far::{Link, PATIENCE};
 use crate::docker::reach::Exec;
+use crate::docker::site::Site;
 use crate::mask::Masker;
 use crate::probe;
 use crate::record::{self, Fate, Followed, Follower, Mark, Marked, Record};
@@ -58,6 +61,8 @@ pub(super) struct Watch<'a> {
 enum Done {
     Started(usize, Result<(), Error>),
     Ready(usize, bool),
+    /// What the record of a dead container holds is here.
+    Fetched(usize),
 }
 
 impl<'a> Attempt<'a> {
@@ -78,6 +83,7 @@ impl<'a> Attempt<'a> {
             .collect();
         let gate_open = self.plan.sidecars.is_empty()
             || std::fs::metadata(self.dir.ready_file()).is_ok_and(|file| file.len() > 0);
+        self.fetch(&records)?;
         let (out, followed) = mpsc::channel(AHEAD);
         let follower = record::follow(&records, masker, out)?;
         let mut watch = Watch {
@@ -119,7 +125,7 @@ impl<'a> Attempt<'a> {
             let container = &self.containers[index];
             let (over, is_dead) = (container.over, container.exit_code.is_some());
             if is_dead {
-                watch.follower.dead(index);
+                self.dead(watch, index);
             }
             match self.plan_of(index).is_sidecar() {
                 false if over && is_dead => self.unblock_next(index)?,
@@ -131,6 +137,29 @@ impl<'a> Attempt<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Has the records come here, where they are written elsewhere.
+    fn fetch(&self, records: &[Record]) -> Result<(), Failure> {
+        let (Some(link), Some(far)) = (&self.link, &self.backend.far) else { return Ok(()) };
+        let mut wanted = Vec::new();
+        for record in records.iter().filter(|record| !record.from.over) {
+            let there = far.required(&record.path)?;
+            wanted.push((there, record.path.clone(), record.from.first_needed()));
+        }
+        Ok(link.follow(wanted)?)
+    }
+
+    /// A container is dead: its record does not grow any more, once all of it is here.
+    fn dead(&self, watch: &mut Watch<'a>, index: usize) {
+        match &self.link {
+            None => watch.follower.dead(index),
+            Some(link) => {
+                let fetched = link.begin(Vec::new());
+                // A link that fails is seen elsewhere.
+                watch.work.push(fetched.map(move |_| Done::Fetched(index)).boxed());
+            }
+        }
     }
 
     /// The daemon's word on this attempt's containers since then.
@@ -232,6 +261,9 @@ impl<'a> Attempt<'a> {
                     self.signal(&self.running(true), "SIGTERM").await;
                 }
             }
+            why = until_failure(self.link.as_ref()) => {
+                return Err(Failure::Infra { reason: "infra/docker-relay", message: why });
+            }
             followed = watch.followed.recv() => match followed {
                 Some(followed) => self.take(watch, followed).await?,
                 None => return Err(Failure::Infra {
@@ -291,6 +323,7 @@ impl<'a> Attempt<'a> {
                 }
             }
             Done::Ready(index, true) => self.ready(watch, index)?,
+            Done::Fetched(index) => watch.follower.dead(index),
             Done::Ready(index, false) => self.signal(&[index], "SIGKILL").await,
         }
         Ok(())
@@ -348,9 +381,9 @@ impl<'a> Attempt<'a> {
         let lease = &self.cancel.lease;
         let docker: &'a Docker = &self.backend.docker;
         let container = self.containers[index].id.clone();
-        let pause = self.pause.clone();
+        let (pause, by_exec) = (self.pause.clone(), self.backend.site != Site::Same);
         let wait = async move {
-            let reach = Exec::new(docker, container, pause.as_deref()).await;
+            let reach = Exec::new(docker, container, pause.as_deref(), by_exec).await;
             Done::Ready(index, lease.during(probe::until_ready(&plan, &reach)).await)
         };
         watch.work.push(wait.boxed());
@@ -364,6 +397,10 @@ impl<'a> Attempt<'a> {
         if !watch.gate_open && watch.ready[steps..].iter().all(|&ready| ready) {
             watch.gate_open = true;
             std::fs::write(self.dir.ready_file(), b"READY")?;
+            if let (Some(link), Some(far)) = (&self.link, &self.backend.far) {
+                let path = far.required(&self.dir.ready_file())?;
+                link.begin(vec![Order::File { path, mode: 0o644, contents: b"READY".to_vec() }]);
+            }
         }
         Ok(())
     }
@@ -416,6 +453,13 @@ impl<'a> Attempt<'a> {
     /// frame comes first.
     fn unblock_next(&self, index: usize) -> Result<(), Failure> {
         let has_exited = self.containers[index].exit_code.is_some();
+        if let (Some(link), Some(far)) = (&self.link, &self.backend.far) {
+            if has_exited {
+                let path = far.required(&self.dir.run(index))?;
+                link.begin(vec![Order::Unblock { path }]);
+            }
+            return Ok(());
+        }
         let out = self.dir.run(index).join("out");
         let out_err = self.dir.run(index).join("out.err");
         if has_exited && !out.exists() && !out_err.exists() {
@@ -456,7 +500,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn take_event(&mut self, watch: &Watch<'a>, event: &EventMessage) -> Result<(), Failure> {
+    fn take_event(&mut self, watch: &mut Watch<'a>, event: &EventMessage) -> Result<(), Failure> {
         let Some(actor) = &event.actor else { return Ok(()) };
         let id = actor.id.as_deref().unwrap_or_default();
         let Some(index) = self.containers.iter().position(|container| container.id == id) else {
@@ -468,7 +512,7 @@ impl<'a> Attempt<'a> {
                 let attributes = actor.attributes.as_ref();
                 let code = attributes.and_then(|a| a.get("exitCode")?.parse().ok());
                 self.containers[index].exit_code = code.or(Some(1));
-                watch.follower.dead(index);
+                self.dead(watch, index);
                 if self.containers[index].over && !self.plan_of(index).is_sidecar() {
                     return self.unblock_next(index);
                 }
@@ -480,12 +524,7 @@ impl<'a> Attempt<'a> {
 
     /// The event stream broke: either the daemon is gone, or it has to be asked again.
     async fn look_again(&mut self, watch: &mut Watch<'a>, detail: String) -> Result<(), Failure> {
-        let ping = tokio::time::timeout(Duration::from_secs(5), self.backend.docker.ping()).await;
-        match ping {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Failure::gone(&error)),
-            Err(_) => return Err(Failure::gone(&detail)),
-        }
+        self.until_it_answers(detail).await?;
         watch.events = self.events(now_ms() / 1000 - 1);
         // What died meanwhile is not told again.
         for index in 0..self.containers.len() {
@@ -500,13 +539,44 @@ impl<'a> Attempt<'a> {
                     if state.running == Some(false) {
                         let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
                         self.containers[index].exit_code = code;
-                        watch.follower.dead(index);
+                        self.dead(watch, index);
                     }
                 }
-                Err(error) if error::status(&error) == Some(404) => watch.follower.dead(index),
+                Err(error) if error::status(&error) == Some(404) => self.dead(watch, index),
                 Err(error) => return Err(Failure::gone(&error)),
             }
         }
+        // What was said meanwhile was not heard.
+        if watch.killing || watch.stopping {
+            let signal = if watch.killing { "SIGKILL" } else { "SIGTERM" };
+            self.signal(&self.running(false), signal).await;
+        }
         Ok(())
+    }
+
+    /// A daemon on this machine is there or gone; the way to another one is given some time.
+    async fn until_it_answers(&self, mut detail: String) -> Result<(), Failure> {
+        let patience = if self.link.is_some() { PATIENCE } else { Duration::ZERO };
+        let until = Instant::now() + patience;
+        loop {
+            let ping = self.backend.docker.ping();
+            match tokio::time::timeout(Duration::from_secs(5), ping).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => detail = error.to_string(),
+                Err(_) => {}
+            }
+            if Instant::now() >= until {
+                return Err(Failure::gone(&detail));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Returns when the way to the attempt's files is given up; never where there is none.
+async fn until_failure(link: Option<&Link>) -> String {
+    match link {
+        Some(link) => link.failure().await,
+        None => std::future::pending().await,
     }
 }

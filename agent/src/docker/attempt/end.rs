@@ -9,6 +9,7 @@ use super::drive::Watch;
 use super::{Attempt, PAUSE};
 use crate::docker::error::{self, Failure};
 use crate::docker::reach::Exec;
+use crate::docker::site::Site;
 use crate::owner::OWNER_FILE;
 use crate::probe;
 use crate::record::{self, Fate, Followed};
@@ -50,7 +51,8 @@ impl<'a> Attempt<'a> {
         let hooks = self.running(true).into_iter().map(|index| async move {
             let container = self.containers[index].id.clone();
             let network = self.pause.as_deref();
-            let reach = Exec::new(&self.backend.docker, container, network).await;
+            let by_exec = self.backend.site != Site::Same;
+            let reach = Exec::new(&self.backend.docker, container, network, by_exec).await;
             probe::before_stop(self.plan_of(index), &reach).await;
         });
         join_all(hooks).await;
@@ -62,6 +64,10 @@ impl<'a> Attempt<'a> {
         let all: Vec<usize> = (0..self.containers.len()).collect();
         let kill = self.signal(&all, "SIGKILL");
         let _ = tokio::time::timeout(LAST_WORDS, kill).await;
+        if let Some(link) = &self.link {
+            // What cannot be had any more is not waited for.
+            let _ = tokio::time::timeout(LAST_WORDS, link.order(Vec::new())).await;
+        }
         for index in all {
             watch.follower.dead(index);
         }
@@ -98,6 +104,13 @@ impl<'a> Attempt<'a> {
         names.extend(self.pause.is_some().then(|| self.name(PAUSE)));
         if self.backend.options.keep {
             self.keep(&names).await;
+            return;
+        }
+        if self.backend.is_podman {
+            // The one that holds the network is the last: it goes only after those that joined it.
+            for name in &names {
+                self.remove_container(name).await;
+            }
             return;
         }
         join_all(names.iter().map(|name| self.remove_container(name))).await;
