@@ -12,7 +12,7 @@ use tenon_proto::control::v1::{
 };
 use tenon_reporter::pretty::bytes;
 
-use crate::args::{BackupArgs, ClusterCommand};
+use crate::args::{BackupArgs, ClusterCommand, Output};
 use crate::coordinator;
 use crate::exit::{Exit, Failure};
 use crate::founding;
@@ -65,10 +65,20 @@ async fn ask(remote: &Remote, command: &ClusterCommand) -> Result<Exit, Failure>
             (client.transfer(request).await?, args.output)
         }
         ClusterCommand::Backup(args) => return backup(remote, args).await,
+        ClusterCommand::Ready(args) => return ready(remote, args.output).await,
         ClusterCommand::Restore(_) | ClusterCommand::Recover(_) => return Ok(Exit::Success),
     };
     answer(output, &status, || describe(&status))?;
     Ok(Exit::Success)
+}
+
+/// `tenon cluster ready`.
+async fn ready(remote: &Remote, output: Output) -> Result<Exit, Failure> {
+    let url = remote.client.nodes().into_iter().next().unwrap_or_default();
+    let (ready, says) = tenon_client::ready(&url, &remote::access()).await?;
+    let value = serde_json::json!({"url": url, "ready": ready, "message": says});
+    answer(output, &value, || format!("{url}: {says}\n"))?;
+    Ok(if ready { Exit::Success } else { Exit::Environment })
 }
 
 /// Agents, and how far each member is, are known to the leader alone. A leader that does not answer is

@@ -8,6 +8,7 @@ mod args;
 mod cluster;
 mod config;
 mod coordinator;
+mod dev;
 mod doctor;
 mod events;
 mod exit;
@@ -91,6 +92,7 @@ fn start() -> Result<Exit, Failure> {
         Command::Tokens(args) => trust::tokens(&args.command, server),
         Command::Certificates(args) => trust::certificates(&args.command, server),
         Command::Cluster(args) => cluster::cluster(&args.command, server),
+        Command::Dev(args) => dev::dev(&args.command, &state_dir),
         Command::Doctor(args) => doctor::doctor(&args, &state_dir),
         Command::Version(args) => inspect::version(&args),
         Command::Completions(args) => pages::completions(command, &args),

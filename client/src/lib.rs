@@ -12,6 +12,7 @@ pub mod connect;
 mod error;
 mod events;
 mod notice;
+mod ready;
 pub mod route;
 
 pub use access::Access;
@@ -20,3 +21,4 @@ pub use client::{Client, Options};
 pub use error::{Error, Result};
 pub use events::Events;
 pub use notice::Notice;
+pub use ready::ready;

@@ -234,6 +234,7 @@ pub struct ClusterArgs {
 pub enum ClusterCommand {
     Init(InitArgs),
     Status(StatusArgs),
+    Ready(ReadyArgs),
     Add(AddArgs),
     Remove(RemoveArgs),
     Transfer(TransferArgs),
@@ -282,6 +283,19 @@ pub struct InitArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tenon cluster status -o json")]
 pub struct StatusArgs {
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Ask a node whether it can serve: for health checks
+///
+/// Asks `/readyz` of the first node that --server names. It takes no token; a secured node is known by
+/// its authority (--ca). Exit code 0 when it can serve, else 3.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tenon cluster ready --server http://127.0.0.1:7070\n  \
+    tenon cluster ready --server https://127.0.0.1:7070 --ca /var/lib/tenon/tls/ca.crt")]
+pub struct ReadyArgs {
     /// How to print the answer
     #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
     pub output: Output,

@@ -5,6 +5,7 @@
 
 mod agents;
 mod cluster;
+mod dev;
 mod history;
 mod inspect;
 mod run;
@@ -19,6 +20,7 @@ pub use cluster::{
     AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, GuardArgs, InitArgs,
     LeaseExpiry, PlacementChoice, RecoverArgs, RestoreArgs,
 };
+pub use dev::{DevArgs, DevCommand, DevDownArgs, DevStatusArgs, DevUpArgs};
 pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
     RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsRerunArgs, RunsShowArgs,
@@ -85,6 +87,7 @@ pub enum Command {
     Cluster(ClusterArgs),
     Tokens(TokensArgs),
     Certificates(CertificatesArgs),
+    Dev(DevArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
     Completions(CompletionsArgs),
