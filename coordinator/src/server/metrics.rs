@@ -133,6 +133,15 @@ const GAUGES: [Shows; 20] = [
     ("tenon_up", "1", |_| 1),
 ];
 
+/// All outcomes are shown from the beginning: what appears with its first 1 has no rate.
+fn snapshots() -> Family<[(&'static str, &'static str); 1], Counter> {
+    let family = Family::default();
+    for outcome in ["made", "installed", "failed"] {
+        drop(family.get_or_create(&[("outcome", outcome)]));
+    }
+    family
+}
+
 impl Metrics {
     /// All at zero.
     pub fn new() -> Metrics {
@@ -152,7 +161,7 @@ impl Metrics {
             proposals: Counter::default(),
             proposals_failed: Counter::default(),
             events: Counter::default(),
-            snapshots: Family::default(),
+            snapshots: snapshots(),
             elections: Counter::default(),
             requests: Family::default(),
             request_duration: Family::new_with_constructor(seconds),
