@@ -6,6 +6,7 @@ mod clusters;
 mod local;
 mod measure;
 mod planning;
+mod workspace;
 
 /// `cargo xtask bench SUITE [--json] ..`; the exit code.
 pub fn run(args: &[String]) -> i32 {
@@ -19,12 +20,14 @@ pub fn run(args: &[String]) -> i32 {
             clusters::run(suite, &rest)
         }
         Some("planning") => planning::run(),
+        Some("workspace") => workspace::run(),
         _ => {
             eprintln!(
                 "usage: cargo xtask bench local [--json] [--catalog DIR]\n       \
                  cargo xtask bench control-plane [--json] [--quick] [--only NAME]..\n       \
                  cargo xtask bench fleet [--json] [--quick] [--only NAME]..\n       \
-                 cargo xtask bench planning [--json]"
+                 cargo xtask bench planning [--json]\n       \
+                 cargo xtask bench workspace [--json]"
             );
             return 2;
         }
