@@ -136,6 +136,19 @@ fn a_hundred_thousand_entries_of_one_directory_come_back() {
     assert_same(&look(&dir), &look(&copy));
 }
 
+#[test]
+fn a_file_that_becomes_a_hole_gives_back_its_last_block_too() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, copy) = (home.path().join("a"), home.path().join("b"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::File::create(dir.join("n")).unwrap().set_len(22_421).unwrap();
+    write(&copy.join("n"), &noise(1, 30_000));
+    let store = LocalStore::open(&home.path().join("store"), 0).unwrap();
+    let saved = save(&dir, &store, None, &Options::default()).unwrap();
+    restore(saved.id, &copy, &store, None, &Options::default()).unwrap();
+    assert_same(&look(&dir), &look(&copy));
+}
+
 /// What a random tree is made of.
 #[derive(Clone, Debug)]
 enum Entry {

@@ -17,6 +17,9 @@ use crate::{ChunkId, Error, Result};
 /// How many chunks are got at a time.
 const BATCH: usize = 32;
 
+/// No file system's blocks are larger.
+const LARGEST_BLOCK: u64 = 1 << 20;
+
 /// A place that a chunk, or a part of it, goes to.
 struct Want<'t, 'a> {
     target: &'t Target<'a>,
@@ -103,7 +106,10 @@ fn hole(target: &Target<'_>, file: &File, offset: u64, length: u64) -> Result<()
     let failed = |error| target.failed("make a hole in", error);
     if target.present.is_some() {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match fallocate(file, punch, offset, length) {
+        // Of a block that is not whole only bytes are cleared; at the end of a file it may go as a whole.
+        let is_last = offset + length == target.size;
+        let reach = if is_last { length.saturating_add(LARGEST_BLOCK) } else { length };
+        match fallocate(file, punch, offset, reach) {
             Ok(()) => {}
             Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => {
                 zeros(target, file, offset, length)?;
