@@ -8,7 +8,8 @@ use prost_build::Config;
 use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::{Label, Type};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    "tenon/agent/v1/blobs.proto",
     "tenon/agent/v1/session.proto",
     "tenon/raft/v1/peers.proto",
     "tenon/control/v1/runs.proto",
@@ -34,7 +35,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("descriptors.bin"), descriptors_without_comments(&files))?;
 
     let mut config = Config::new();
-    config.bytes([".tenon.raft.v1", ".tenon.control.v1"]).btree_map([".tenon.control.v1"]);
+    config
+        .bytes([".tenon.raft.v1", ".tenon.control.v1", ".tenon.agent.v1.PackedChunk"])
+        .btree_map([".tenon.control.v1"]);
     json(&files, &mut config);
     config.field_attribute(
         ".tenon.control.v1.ParamValue.value",

@@ -15,6 +15,7 @@ use crate::guard::{Guard, GuardOptions};
 use crate::session::{Change, ServeOptions, SessionError, dial};
 use crate::spool::{DiskSpool, Found, Spool};
 use crate::work::{Session, Work};
+use crate::workspaces::{CoordinatorChunks, Workspaces};
 
 /// How an agent presents itself.
 #[derive(Clone, Debug, Default)]
@@ -104,9 +105,13 @@ impl Agent {
             message: error.message,
             hint: String::new(),
         })?;
+        let workspaces = match self.backend.data_dir() {
+            Some(dir) => Workspaces::new(dir, Arc::new(CoordinatorChunks::new(&options))),
+            None => Workspaces::default(),
+        };
         let images = self.backend.images().await;
         let agent = AgentOptions { images, ..self.options };
-        let mut work = Work::fleet(agent, self.backend, spool, guard, on_expiry);
+        let mut work = Work::fleet(agent, self.backend, workspaces, spool, guard, on_expiry);
         work.take_over(found, left);
         let work = work.run(arriving, shutdown);
         tokio::pin!(work);

@@ -12,11 +12,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::backend::{Backend, BoxFuture, Cancel, Sink};
 use crate::clock::now_ms;
 use crate::record::{Mark, Marked};
+use crate::workspaces::{Used, Workspaces};
 
 /// What an attempt tells the loop.
 pub(crate) enum Said {
     Report(Box<Reported>),
     Progress(Progress),
+    /// Whoever says this is told when everything that it has said before is safe.
+    Flush(oneshot::Sender<()>),
 }
 
 /// A report that has no number yet.
@@ -31,12 +34,13 @@ pub(crate) struct Reported {
 
 /// The report that an attempt has ended so.
 pub(crate) fn ended(outcome: ended::Outcome) -> report::What {
-    report::What::Ended(Ended { outcome: Some(outcome) })
+    report::What::Ended(Ended { outcome: Some(outcome), ..Ended::default() })
 }
 
 /// Runs one attempt to its end, once a slot is free.
 pub(crate) async fn run(
     backend: &dyn Backend,
+    workspaces: &Workspaces,
     slots: &Semaphore,
     run: &RunSpec,
     task: &TaskInvocation,
@@ -52,25 +56,50 @@ pub(crate) async fn run(
         permit = may_begin => permit,
         () = cancel.stop.cancelled() => None,
     };
+    let mut used = Used::default();
     let outcome = if permit.is_none() {
         ended::Outcome::Stopped(Stopped {})
     } else {
         sink.report(now_ms(), report::What::Started(Started {}), None).await;
-        match backend.prepare(run).await {
-            Ok(()) => backend.run_task(task, sink, cancel).await,
-            Err(error) => ended::Outcome::Infra(Infra {
+        let ready = match backend.prepare(run).await {
+            Ok(()) => workspaces.begin(backend, task, sink, cancel).await,
+            Err(error) => Err(ended::Outcome::Infra(Infra {
                 reason: error.code.to_owned(),
                 message: error.message,
-            }),
+            })),
+        };
+        match ready {
+            Ok(ready) => {
+                used = ready;
+                backend.run_task(task, sink, cancel).await
+            }
+            Err(outcome) => outcome,
         }
     };
-    sink.end(outcome).await;
+    end(backend, workspaces, used, outcome, sink, cancel).await;
+}
+
+/// Saves what is to be saved, tells the end, and removes what is left.
+async fn end(
+    backend: &dyn Backend,
+    workspaces: &Workspaces,
+    mut used: Used,
+    outcome: ended::Outcome,
+    sink: &AttemptSink,
+    cancel: &Cancel,
+) {
+    let uses = workspaces.end(&mut used, &outcome, sink, cancel).await;
+    sink.end(Ended { outcome: Some(outcome), workspaces: uses }).await;
+    drop(used);
     backend.forget(&sink.attempt).await;
+    workspaces.forget(&sink.attempt);
 }
 
 /// Goes on with an attempt of an earlier process.
 pub(crate) async fn adopt(
     backend: &dyn Backend,
+    workspaces: &Workspaces,
+    (used, outcome): (Used, Option<ended::Outcome>),
     slots: &Semaphore,
     marks: &BTreeMap<u32, Mark>,
     sink: &AttemptSink,
@@ -84,9 +113,12 @@ pub(crate) async fn adopt(
     {
         tracing::warn!(task_run = %sink.attempt.task_run, %error, "an attempt cannot be thawed");
     }
-    let outcome = backend.adopt(&sink.attempt, marks, sink, cancel).await;
-    sink.end(outcome).await;
-    backend.forget(&sink.attempt).await;
+    let outcome = match outcome {
+        // It had ended, and all that was left to do was to save its claims.
+        Some(outcome) => outcome,
+        None => backend.adopt(&sink.attempt, marks, sink, cancel).await,
+    };
+    end(backend, workspaces, used, outcome, sink, cancel).await;
 }
 
 /// Kills when `grace` is over, unless that was done before or is no longer needed.
@@ -105,16 +137,27 @@ pub(crate) struct AttemptSink {
 
 impl AttemptSink {
     /// Reports the end, and waits until that is safe: from then on nothing of the attempt is needed.
-    pub(crate) async fn end(&self, outcome: ended::Outcome) {
+    pub(crate) async fn end(&self, ended: Ended) {
         let (safe, is_safe) = oneshot::channel();
         let reported = Reported {
             attempt: self.attempt.clone(),
             time_ms: now_ms(),
-            what: ended(outcome),
+            what: report::What::Ended(ended),
             marked: None,
             safe: Some(safe),
         };
         let _ = self.reports.send(Said::Report(Box::new(reported))).await;
+        self.until(is_safe).await;
+    }
+
+    /// Waits until all that was said before is safe.
+    pub(crate) async fn flush(&self) {
+        let (safe, is_safe) = oneshot::channel();
+        let _ = self.reports.send(Said::Flush(safe)).await;
+        self.until(is_safe).await;
+    }
+
+    async fn until(&self, is_safe: oneshot::Receiver<()>) {
         // A loop that ends without an answer leaves the attempt to the next process.
         if is_safe.await.is_err() {
             std::future::pending::<()>().await;

@@ -22,6 +22,11 @@ pub trait Backend: Send + Sync {
     /// `docker` or `host`.
     fn name(&self) -> &'static str;
 
+    /// Where attempts, claims and the like are, if they are on this machine.
+    fn data_dir(&self) -> Option<&std::path::Path> {
+        None
+    }
+
     /// Makes what the attempts of a run share. Called before the first attempt of a run; calling
     /// it again changes nothing.
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>>;
@@ -122,6 +127,8 @@ pub struct Cancel {
     pub stop: CancellationToken,
     /// Fires when grace is over: SIGKILL now.
     pub kill: CancellationToken,
+    /// Fires when nobody wants to know any more how it ends.
+    pub unwanted: CancellationToken,
     /// Whether anything may be begun at all.
     pub lease: LeaseView,
 }

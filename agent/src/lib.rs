@@ -25,6 +25,7 @@ pub mod record;
 mod session;
 pub mod spool;
 mod work;
+mod workspaces;
 
 pub use agent::{Agent, AgentOptions};
 pub use image_map::{ImageMap, ImageMapError};

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_proto::agent::v1::{
-    AgentMessage, AttemptId, CoordinatorMessage, EndRun, Hello, Infra, RunSpec, Stop, Stopped,
-    TaskInvocation, agent_message, coordinator_message, ended,
+    AgentMessage, AttemptId, CoordinatorMessage, EndRun, Ended, Hello, Infra, RunSpec, Stop,
+    Stopped, TaskInvocation, agent_message, coordinator_message, ended,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
@@ -27,13 +27,16 @@ use crate::guard::{Guard, OnExpiry};
 use crate::lease::{Beats, Lease};
 use crate::outgoing::Outgoing;
 use crate::spool::{Found, Safe, Spool, SpoolError};
+use crate::workspaces::Workspaces;
 
 mod contact;
 
 use contact::{Contact, Held};
 
 /// The protocol that this agent speaks.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
+/// The one of agents whose workspaces stay with them.
+const PROTOCOL_OF_STAYING: u32 = 1;
 /// Reports that attempts may be ahead of the loop.
 const REPORTS_AHEAD: usize = 64;
 /// What an attempt gets between SIGTERM and SIGKILL when the agent itself is told to end.
@@ -54,6 +57,7 @@ pub(crate) struct Session {
 pub(crate) struct Work {
     options: AgentOptions,
     backend: Arc<dyn Backend>,
+    workspaces: Workspaces,
     slots: Arc<Semaphore>,
     reports: mpsc::Sender<Said>,
     reported: Option<mpsc::Receiver<Said>>,
@@ -67,6 +71,8 @@ pub(crate) struct Work {
     contact: Contact,
     /// The heartbeats of this session.
     beats: Option<Arc<Beats>>,
+    /// The number of the newest report of an attempt.
+    last: u64,
     /// Who waits for a report to be safe, by number.
     awaited: VecDeque<(u64, oneshot::Sender<()>)>,
     stopping: bool,
@@ -76,23 +82,26 @@ impl Work {
     /// The work of an agent in this process.
     pub(crate) fn local(options: AgentOptions, backend: Arc<dyn Backend>) -> Work {
         let contact = Contact::new(Lease::unlimited(), None, OnExpiry::default());
-        Work::new(options, backend, Spool::default(), contact)
+        Work::new(options, backend, Workspaces::default(), Spool::default(), contact)
     }
 
     /// The work of an agent of a fleet, which does nothing before it is in contact.
     pub(crate) fn fleet(
         options: AgentOptions,
         backend: Arc<dyn Backend>,
+        workspaces: Workspaces,
         spool: Spool,
         guard: Option<Guard>,
         on_expiry: OnExpiry,
     ) -> Work {
-        Work::new(options, backend, spool, Contact::new(Lease::none_yet(), guard, on_expiry))
+        let contact = Contact::new(Lease::none_yet(), guard, on_expiry);
+        Work::new(options, backend, workspaces, spool, contact)
     }
 
     /// Takes over what an earlier process has left.
     pub(crate) fn take_over(&mut self, found: Found, left: Left) {
         let Found { ended, mut marks, .. } = found;
+        self.workspaces.keep_only(&left.attempts);
         for run in left.runs {
             let spec = RunSpec { run_id: run.clone(), ..RunSpec::default() };
             self.runs.insert(run, spec);
@@ -122,6 +131,7 @@ impl Work {
     fn new(
         options: AgentOptions,
         backend: Arc<dyn Backend>,
+        workspaces: Workspaces,
         spool: Spool,
         contact: Contact,
     ) -> Work {
@@ -130,6 +140,7 @@ impl Work {
             slots: Arc::new(Semaphore::new(options.slots.max(1))),
             options,
             backend,
+            workspaces,
             reports,
             reported: Some(reported),
             live: HashMap::new(),
@@ -141,6 +152,7 @@ impl Work {
             outgoing: Outgoing::new(spool),
             contact,
             beats: None,
+            last: 0,
             awaited: VecDeque::new(),
             stopping: false,
         }
@@ -249,7 +261,7 @@ impl Work {
             incarnation: options.incarnation.clone(),
             labels: options.labels.clone(),
             runs: self.runs.keys().cloned().collect(),
-            protocol: PROTOCOL,
+            protocol: if self.workspaces.can_move() { PROTOCOL } else { PROTOCOL_OF_STAYING },
             software: concat!("tenon ", env!("CARGO_PKG_VERSION")).to_owned(),
             cpu_millis: options.cpu_millis,
             memory_bytes: options.memory_bytes,
@@ -308,10 +320,10 @@ impl Work {
         let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
         let unprepared = || RunSpec { run_id: attempt.run_id.clone(), ..RunSpec::default() };
         let run = self.runs.entry(attempt.run_id.clone()).or_insert_with(unprepared).clone();
-        let backend = self.backend.clone();
+        let (backend, workspaces) = (self.backend.clone(), self.workspaces.clone());
         let slots = self.slots.clone();
         let handle = self.tasks.spawn(async move {
-            attempt::run(&*backend, &slots, &run, &task, &sink, &cancel).await;
+            attempt::run(&*backend, &workspaces, &slots, &run, &task, &sink, &cancel).await;
         });
         self.task_attempts.insert(handle.id(), attempt);
     }
@@ -343,6 +355,7 @@ impl Work {
     /// Nobody is left to wait for an end with grace.
     fn kill_all(&mut self) {
         for cancel in self.live.values() {
+            cancel.unwanted.cancel();
             cancel.stop.cancel();
             cancel.kill.cancel();
         }
@@ -371,7 +384,7 @@ impl Work {
             });
             // Behind what the attempt itself has said.
             self.tasks.spawn(async move {
-                sink.end(outcome).await;
+                sink.end(Ended { outcome: Some(outcome), ..Ended::default() }).await;
                 backend.forget(&attempt).await;
             });
         }
@@ -410,10 +423,15 @@ impl Work {
                     let _ = outbox.try_send(AgentMessage { message: Some(message) });
                 }
             }
+            Said::Flush(safe) => {
+                let last = self.awaited.back().map_or(0, |(number, _)| *number);
+                self.awaited.push_back((last.max(self.last), safe));
+            }
             Said::Report(reported) => {
                 let Reported { attempt, time_ms, mut what, marked, safe } = *reported;
                 self.as_expired(&attempt, &mut what);
                 let number = self.outgoing.report(attempt, time_ms, what, marked);
+                self.last = number;
                 self.awaited.extend(safe.map(|safe| (number, safe)));
             }
         }

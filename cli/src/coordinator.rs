@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs};
+use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs, SnapshotsChoice};
 use crate::exit::{Exit, Failure};
 use crate::remote::needs_cluster;
 use crate::{founding, joining, machine, terminal};
@@ -183,6 +183,8 @@ fn options(
             PlacementChoice::Spread => Packing::Spread,
             PlacementChoice::Pack => Packing::Pack,
         },
+        saves_claims: args.workspace_snapshots == SnapshotsChoice::TaskEnd,
+        blobs: args.blobs.clone(),
         log_segment_bytes: args.log_segment_kib.map_or(usual.log_segment_bytes, |kib| kib << 10),
         ..usual
     })

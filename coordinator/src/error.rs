@@ -29,6 +29,9 @@ pub enum Error {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] tenon_store::Error),
+    /// The store of chunks refused.
+    #[error(transparent)]
+    Blobs(#[from] tenon_blobs::Error),
     /// The replicated log refused.
     #[error(transparent)]
     Log(#[from] tenon_consensus::Error),
@@ -75,6 +78,7 @@ impl Error {
             Error::Busy(_) => "state/busy",
             Error::Journal(error) => error.code(),
             Error::Store(error) => error.code(),
+            Error::Blobs(error) => error.code(),
             Error::Log(error) => error.code(),
             Error::Undecodable { .. } => "state/undecodable",
             Error::Diverged(_) => "state/diverged",

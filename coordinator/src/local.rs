@@ -132,6 +132,7 @@ impl Local {
                 persist: None,
                 leases: LeaseTimes::NONE,
                 keep_claims_ms: KEEP_CLAIMS_MS,
+                saves_claims: false,
                 packing: Packing::Spread,
                 max_proposal_bytes: ENTRY_BYTES,
             },

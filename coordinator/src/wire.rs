@@ -1,7 +1,7 @@
 //! Between the session's messages and the engine's types. Total in both directions: a message that
 //! lacks a part is refused, never guessed at.
 
-use tenon_engine::report::{Ending, Outcome, StepEnd};
+use tenon_engine::report::{Ending, Outcome, StepEnd, Transfer, WorkspaceUse};
 use tenon_engine::{AttemptId, Report, RunId, Time};
 use tenon_proto::agent::v1 as proto;
 
@@ -70,10 +70,27 @@ pub fn report_from_wire(report: proto::Report) -> Result<(AttemptId, Report), In
                     Outcome::Infra { reason: infra.reason, message: infra.message }
                 }
             };
-            Report::Ended { time, outcome }
+            let workspaces = ended.workspaces.into_iter().map(use_from_wire).collect();
+            Report::Ended { time, outcome, workspaces }
         }
     };
     Ok((attempt, report))
+}
+
+fn use_from_wire(used: proto::WorkspaceUse) -> WorkspaceUse {
+    let transfer = |it: proto::Transfer| Transfer {
+        snapshot: it.snapshot,
+        bytes: it.bytes,
+        new_bytes: it.new_bytes,
+        duration_ms: i64::try_from(it.duration_ms).unwrap_or(i64::MAX),
+    };
+    WorkspaceUse {
+        claim: used.claim,
+        restored: used.restored.map(transfer),
+        // One that has no name was not made.
+        saved: used.saved.map(transfer).filter(|saved| !saved.snapshot.is_empty()),
+        message: Some(used.message).filter(|message| !message.is_empty()),
+    }
 }
 
 fn step_end_from_wire(ended: proto::StepEnded) -> StepEnd {

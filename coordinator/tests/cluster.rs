@@ -171,7 +171,7 @@ async fn agent(handle: Handle, incarnation: String) {
     let mut number = 0;
     while let Some(Ok(message)) = session.from_node.recv().await {
         let Some(Message::Start(start)) = message.message else { continue };
-        let ended = Ended { outcome: Some(ended::Outcome::Ran(Ran {})) };
+        let ended = Ended { outcome: Some(ended::Outcome::Ran(Ran {})), ..Ended::default() };
         for what in [
             What::Started(Default::default()),
             What::StepStarted(StepStarted { step: "say".to_owned() }),

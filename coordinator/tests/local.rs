@@ -105,7 +105,7 @@ impl FakeAgent {
         };
         self.report(attempt, What::StepEnded(end)).await;
         let outcome = Some(ended::Outcome::Ran(Ran {}));
-        self.report(attempt, What::Ended(Ended { outcome })).await;
+        self.report(attempt, What::Ended(Ended { outcome, ..Ended::default() })).await;
     }
 }
 
@@ -273,7 +273,7 @@ async fn cancelling_waits_for_the_agents_word() {
     }
     assert!(handle.finished.try_recv().is_err(), "not cancelled before it is confirmed");
     let outcome = Some(ended::Outcome::Stopped(Stopped {}));
-    agent.report(&attempt, What::Ended(Ended { outcome })).await;
+    agent.report(&attempt, What::Ended(Ended { outcome, ..Ended::default() })).await;
     assert_eq!(handle.finished.await.unwrap().outcome.status, Status::Cancelled);
     local.close().await.unwrap();
 }

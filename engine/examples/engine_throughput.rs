@@ -93,7 +93,7 @@ fn scenario(runs: usize, tasks: usize) {
                     report(Report::Started { time }),
                     report(Report::StepStarted { time, step }),
                     report(Report::StepEnded { time, end }),
-                    report(Report::Ended { time, outcome: Outcome::Ran }),
+                    report(Report::Ended { time, outcome: Outcome::Ran, workspaces: Vec::new() }),
                 ] {
                     events += engine.apply(command).len();
                 }

@@ -228,26 +228,9 @@ impl Engine {
         std::mem::take(&mut self.moved)
     }
 
-    /// Which agent has each PersistentVolumeClaim of this run (`namespace/name`): the last that an
-    /// attempt which uses it was placed on.
-    pub fn claim_homes(&self, run: RunId) -> impl Iterator<Item = (&str, &str)> + '_ {
-        self.runs.get(&run).into_iter().flat_map(Run::claim_homes)
-    }
-
     /// The run in whose directory agents keep the claims of this one.
     pub fn claims_run(&self, run: RunId) -> Option<RunId> {
         self.runs.get(&run).map(Run::claims_run)
-    }
-
-    /// The claims of an attempt that are kept for an earlier run, by name, and that run: agents find
-    /// them in its directory, and make them there where they are not yet.
-    pub fn claims_of(&self, attempt: &AttemptId) -> BTreeMap<String, RunId> {
-        let owner = self.claims_run(attempt.run).filter(|owner| *owner != attempt.run);
-        let (Some(owner), Some(pod)) = (owner, self.pod(attempt)) else {
-            return BTreeMap::new();
-        };
-        let claims = pod.volumes.iter().filter_map(|v| v.persistent_volume_claim.as_ref());
-        claims.map(|claim| (claim.claim_name.clone(), owner)).collect()
     }
 
     /// Namespace and name of the run's object; `None` for an unknown one.

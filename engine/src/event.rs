@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tenon_tekton::v1::ParamValue;
 
+use crate::report::WorkspaceUse;
 use crate::{RunId, Time};
 
 /// What happened.
@@ -114,6 +115,9 @@ pub struct Event {
     /// Of `task-end`: since the task's first attempt could be placed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_duration_ms: Option<i64>,
+    /// Of `task-end`, `task-retry` and `task-lost`: what became of its claims on the agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspaces: Vec<WorkspaceUse>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<BTreeMap<String, ParamValue>>,
     #[serde(rename = "display_name", default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +172,7 @@ impl Event {
             exit_code: None,
             duration_ms: None,
             task_duration_ms: None,
+            workspaces: Vec::new(),
             results: None,
             display_name: None,
             description: None,

@@ -4,6 +4,7 @@
 //! applies the same commands has the same state and the same events (invariant 2).
 
 mod admission;
+pub mod claims;
 pub mod command;
 mod due;
 pub mod engine;
@@ -27,6 +28,7 @@ pub mod time;
 pub mod trace;
 pub mod work;
 
+pub use claims::Claim;
 pub use command::{Command, RunObject, Submission};
 pub use engine::Engine;
 pub use event::{Event, Kind};

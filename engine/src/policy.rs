@@ -6,6 +6,7 @@
 //! | `tenon.dev/concurrency-key` | runs of a namespace with the same key are a group; may hold `$(params.NAME)` |
 //! | `tenon.dev/concurrency-limit` | how many of the group run at a time; 1 where nothing is said |
 //! | `tenon.dev/concurrency-policy` | `queue` (where nothing is said), `cancel-running` or `reject` |
+//! | `tenon.dev/workspace-snapshots` | `task-end` or `never`: whether claims are saved so that they can move; the cluster decides where nothing is said |
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ const PRIORITY: &str = "tenon.dev/priority";
 const KEY: &str = "tenon.dev/concurrency-key";
 const LIMIT: &str = "tenon.dev/concurrency-limit";
 const POLICY: &str = "tenon.dev/concurrency-policy";
+const SNAPSHOTS: &str = "tenon.dev/workspace-snapshots";
 /// The reason of a run that says something about this which cannot be understood.
 const INVALID: &str = "InvalidTenonAnnotation";
 
@@ -33,6 +35,9 @@ pub(crate) struct Policy {
     pub(crate) priority: u8,
     /// Its group, if it has one.
     pub(crate) group: Option<Membership>,
+    /// Whether its claims are saved when a task ends, if it says so.
+    #[serde(default)]
+    pub(crate) snapshots: Option<bool>,
 }
 
 /// How a run is a member of its group.
@@ -59,7 +64,7 @@ pub(crate) enum OnConflict {
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { priority: DEFAULT_PRIORITY, group: None }
+        Policy { priority: DEFAULT_PRIORITY, group: None, snapshots: None }
     }
 }
 
@@ -76,8 +81,14 @@ impl Policy {
             },
             None => DEFAULT_PRIORITY,
         };
+        let snapshots = match said(SNAPSHOTS) {
+            None => None,
+            Some("task-end") => Some(true),
+            Some("never") => Some(false),
+            Some(text) => return Err(invalid(SNAPSHOTS, text, "task-end or never")),
+        };
         let Some(key) = said(KEY).filter(|key| !key.is_empty()) else {
-            return Ok(Policy { priority, group: None });
+            return Ok(Policy { priority, group: None, snapshots });
         };
         let key = substituted(key, params)?;
         if key.chars().count() > KEY_LENGTH {
@@ -96,7 +107,7 @@ impl Policy {
             Some("reject") => OnConflict::Reject,
             Some(text) => return Err(invalid(POLICY, text, "queue, cancel-running or reject")),
         };
-        Ok(Policy { priority, group: Some(Membership { key, limit, policy }) })
+        Ok(Policy { priority, group: Some(Membership { key, limit, policy }), snapshots })
     }
 }
 
@@ -150,6 +161,7 @@ mod tests {
         let key = "deploy-main".to_owned();
         let expected = Membership { key, limit: 2, policy: OnConflict::Reject };
         assert_eq!(group.unwrap().group, Some(expected));
+        assert_eq!(policy(&[(SNAPSHOTS, "never")]).unwrap().snapshots, Some(false));
         let labels = [(KEY.to_owned(), "k".to_owned())].into();
         let metadata = ObjectMeta { labels, ..ObjectMeta::default() };
         assert_eq!(Policy::of(&metadata, &[]).unwrap().group.unwrap().limit, 1);
@@ -162,6 +174,7 @@ mod tests {
             (PRIORITY, "high", "\"high\""),
             (LIMIT, "0", "from 1 on"),
             (POLICY, "cancel", "queue, cancel-running or reject"),
+            (SNAPSHOTS, "always", "task-end or never"),
             (KEY, "$(params.other)", "other"),
             (KEY, &"x".repeat(254), "253"),
         ] {

@@ -72,6 +72,9 @@ pub enum Report {
         time: Time,
         /// How the agent sees it.
         outcome: Outcome,
+        /// What became of its claims on the agent.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        workspaces: Vec<WorkspaceUse>,
     },
 }
 
@@ -109,6 +112,37 @@ impl Report {
             | Report::Ended { time, .. } => *time,
         }
     }
+}
+
+/// What became of a claim while an attempt used it, on the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkspaceUse {
+    /// The claim's name.
+    pub claim: String,
+    /// It was made of a snapshot before the first step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Transfer>,
+    /// A snapshot was made of it after the last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Transfer>,
+    /// Why none was made, though one should have been.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// A snapshot that was made, or was made files of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Transfer {
+    /// Its id.
+    pub snapshot: String,
+    /// Bytes of the files in it.
+    pub bytes: u64,
+    /// Bytes that had to be sent or fetched, as they travel.
+    pub new_bytes: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: i64,
 }
 
 /// How one step ended.

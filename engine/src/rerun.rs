@@ -12,6 +12,7 @@ use tenon_tekton::graph::Graph;
 use tenon_tekton::v1::{PipelineRun, TaskRun, TaskRunResult};
 
 use crate::RunId;
+use crate::claims::Claim;
 use crate::command::{RunObject, Submission};
 
 /// The reason of the `task-skip` of a kept task.
@@ -57,9 +58,9 @@ pub struct Claims {
     pub run: RunId,
     /// uid of that run's object, out of which the names of claims are made.
     pub uid: String,
-    /// Which agent has each claim, where that is known ([`crate::Engine::claim_homes`]).
+    /// Where the files of each claim are, as far as that is known ([`crate::Engine::claims`]).
     #[serde(default)]
-    pub homes: BTreeMap<String, String>,
+    pub homes: BTreeMap<String, Claim>,
 }
 
 /// Why there is no such rerun.

@@ -81,12 +81,21 @@ pub struct Requirements {
     pub node_selector: BTreeMap<String, String>,
     /// Images of the steps and sidecars: an agent that has them is better.
     pub images: BTreeSet<String>,
-    /// PersistentVolumeClaims: all attempts that use one go to the agent where it lives.
+    /// PersistentVolumeClaims: attempts that use one at the same time do so on one agent.
     pub claims: BTreeSet<String>,
-    /// The agent where one of the claims lives already: an earlier attempt of the run, or of the run
-    /// that this one runs again, was placed there. No other agent will do.
+    /// The agent to which one of the claims is bound: another attempt uses it there, or its files are
+    /// nowhere else. No other agent will do.
     #[serde(default)]
     pub home: Option<String>,
+    /// Another agent, to which another one of the claims is bound: as long as that is so, none will do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<String>,
+    /// The files at the home are nowhere else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsaved: bool,
+    /// The agent that has the files of a claim which may move: it is better than others, for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
     /// What `podTemplate.affinity` requires of a node: one of these must match, if there are any.
     #[serde(default)]
     pub affinity: Vec<Term>,

@@ -26,11 +26,15 @@ pub enum Bug {
     SkipHistorySync,
     /// Applying an entry depends on something else than the entry and the state.
     NondeterministicApply,
+    /// An agent takes an old directory of a claim for the current one.
+    StaleWorkspace,
+    /// A claim is made of an older snapshot than the newest.
+    OldSnapshot,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 10] = [
+    pub const ALL: [Bug; 12] = [
         Bug::SkipLogSync,
         Bug::SkipStateSync,
         Bug::ForgetVote,
@@ -41,6 +45,8 @@ impl Bug {
         Bug::ShowBeforeCommit,
         Bug::SkipHistorySync,
         Bug::NondeterministicApply,
+        Bug::StaleWorkspace,
+        Bug::OldSnapshot,
     ];
 }
 

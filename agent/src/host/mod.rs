@@ -121,6 +121,10 @@ impl Backend for HostBackend {
         "host"
     }
 
+    fn data_dir(&self) -> Option<&Path> {
+        Some(&self.options.data_dir)
+    }
+
     fn prepare<'a>(&'a self, run: &'a RunSpec) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move { own_directory(&self.run_dir(&run.run_id), &self.options.owner) })
     }

@@ -41,9 +41,13 @@ impl Claims {
         if let Some(path) = self.elsewhere.get(name) {
             return Ok(PathBuf::from(path));
         }
-        let run = self.of_others.get(name).unwrap_or(&self.run);
-        Ok(of_run(&self.runs.join(safe_name(run)?)).join(safe_name(name)?))
+        place(&self.runs, self.of_others.get(name).unwrap_or(&self.run), name)
     }
+}
+
+/// The directory of a claim that a run owns, where `runs` has a directory for each run.
+pub(crate) fn place(runs: &Path, run: &str, name: &str) -> Result<PathBuf, BuildError> {
+    Ok(of_run(&runs.join(safe_name(run)?)).join(safe_name(name)?))
 }
 
 /// The directory of a run's claims, in the run's own.

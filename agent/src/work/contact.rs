@@ -197,6 +197,7 @@ impl Work {
                 self.adopt(attempt.clone(), marks);
             }
             if let Some(cancel) = self.live.get(attempt) {
+                cancel.unwanted.cancel();
                 cancel.kill.cancel();
             }
             self.stop(&Stop { grace_ms: 0, ..stop });
@@ -217,8 +218,10 @@ impl Work {
         }
         let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
         let (backend, slots) = (self.backend.clone(), self.slots.clone());
+        // Now, and not when its turn comes: nobody else may begin to use its claims before.
+        let (workspaces, known) = (self.workspaces.clone(), self.workspaces.recall(&attempt));
         let handle = self.tasks.spawn(async move {
-            attempt::adopt(&*backend, &slots, &marks, &sink, &cancel).await;
+            attempt::adopt(&*backend, &workspaces, known, &slots, &marks, &sink, &cancel).await;
         });
         self.task_attempts.insert(handle.id(), attempt);
     }

@@ -70,6 +70,18 @@ pub struct CoordinatorArgs {
     #[arg(long, value_enum, default_value = "spread", value_name = "HOW")]
     pub placement: PlacementChoice,
 
+    /// When agents save the workspaces of a run, so that they can move to another agent: task-end is when a
+    /// task that could write to one has ended. Runs may say otherwise, with the annotation
+    /// tenon.dev/workspace-snapshots
+    #[arg(long, value_enum, default_value = "task-end", value_name = "WHEN")]
+    pub workspace_snapshots: SnapshotsChoice,
+
+    /// Keep saved workspaces in an object store that all nodes share, such as s3://BUCKET/PATH, gs://…, az://…
+    /// or file:///DIR, with options from the environment (AWS_…, GOOGLE_…, AZURE_…)
+    /// [default: blobs/ in the data directory of each node]
+    #[arg(long, value_name = "URL")]
+    pub blobs: Option<String>,
+
     /// An agent may act for this time after it has sent a heartbeat that was answered, in milliseconds;
     /// then it freezes what it runs. Longer in a fleet of more than 400 agents
     #[arg(long, default_value_t = 30_000, value_name = "MS",
@@ -99,6 +111,15 @@ pub struct CoordinatorArgs {
     /// Listen on other addresses than those of this machine alone, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,
+}
+
+/// When agents save workspaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SnapshotsChoice {
+    /// When a task ends that could write to one
+    TaskEnd,
+    /// Never: a workspace stays on the agent that first used it
+    Never,
 }
 
 /// How agents are chosen that fit equally.

@@ -18,7 +18,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use agents::{AgentsArgs, AgentsCommand};
 pub use cluster::{
     AgentArgs, BackupArgs, ClusterArgs, ClusterCommand, CoordinatorArgs, GuardArgs, InitArgs,
-    LeaseExpiry, PlacementChoice, RecoverArgs, RestoreArgs,
+    LeaseExpiry, PlacementChoice, RecoverArgs, RestoreArgs, SnapshotsChoice,
 };
 pub use dev::{DevArgs, DevCommand, DevDownArgs, DevStatusArgs, DevUpArgs};
 pub use history::{

@@ -96,7 +96,7 @@ impl Coordinator {
         for run in &hello.runs {
             let Ok(id) = run.parse::<RunId>() else { continue };
             if !self.replica.engine().contains(id) {
-                let keep_claims = self.keeps_claims(id)?;
+                let keep_claims = self.keeps_claims(id)? || self.replica.uses_claims_of(id);
                 let end = EndRun { run_id: run.clone(), keep_claims };
                 self.tell_one(session, coordinator_message::Message::EndRun(end));
             }

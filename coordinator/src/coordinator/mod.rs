@@ -107,7 +107,7 @@ impl Coordinator {
         replica: Replica,
     ) -> Coordinator {
         Coordinator {
-            duties: Duties::new(options.grace_ms, options.any_agent, options.packing),
+            duties: Duties::new(&options),
             leases: Leases::new(options.leases),
             rounds: Rounds::default(),
             next_request: options.request_base,
@@ -181,6 +181,7 @@ impl Coordinator {
             None => read.deadline.min(read.again),
         };
         let reads = self.reads.values().map(read).min();
+        let wave = if free { self.duties.next_wave() } else { None };
         let deferral = if free { self.duties.next_deferral() } else { None };
         let drain = match free {
             true => self.duties.next_drain(&self.replica.meta().agents),
@@ -192,6 +193,7 @@ impl Coordinator {
         });
         [
             deadline,
+            wave,
             deferral,
             drain,
             lease,

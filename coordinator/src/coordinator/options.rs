@@ -70,6 +70,9 @@ pub struct Options {
     pub keep_claims_ms: i64,
     /// How agents are chosen that fit equally.
     pub packing: Packing,
+    /// Agents save a claim when a task that could write to it has ended, so that it can move; a run may say
+    /// otherwise of itself.
+    pub saves_claims: bool,
     /// The largest proposal that the log takes, in bytes.
     pub max_proposal_bytes: usize,
 }

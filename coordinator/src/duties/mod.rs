@@ -13,12 +13,16 @@ mod sessions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tenon_engine::claims::{ClaimUse, Files};
 use tenon_engine::plan::{Board, Packing, Waiting};
 use tenon_engine::work::Work;
 use tenon_engine::{AttemptId, Engine, Report, RunId};
+use tenon_journal::bugs;
+use tenon_proto::agent::v1::claim_use::From;
 use tenon_proto::agent::v1::coordinator_message::Message;
 use tenon_proto::agent::v1::{CoordinatorMessage, EndRun, RunSpec, Stop, TaskInvocation};
 
+use crate::coordinator::Options;
 use crate::masking::Secrets;
 use crate::materials::Materials;
 use crate::replica::AgentRecord;
@@ -40,6 +44,8 @@ pub(crate) struct Duties {
     /// An agent of one process is all there is: labels and sizes are not asked for.
     any_agent: bool,
     packing: Packing,
+    /// Claims are saved when an attempt has ended, where the run says nothing else.
+    saves_claims: bool,
     /// By the agent's name.
     sessions: BTreeMap<String, Session>,
     /// The agents of the sessions.
@@ -67,9 +73,10 @@ struct Kept {
 }
 
 impl Duties {
-    pub(crate) fn new(grace_ms: u64, any_agent: bool, packing: Packing) -> Duties {
+    pub(crate) fn new(options: &Options) -> Duties {
+        let &Options { grace_ms, any_agent, packing, saves_claims, .. } = options;
         let board = Board::new(packing);
-        Duties { grace_ms, any_agent, packing, board, ..Duties::default() }
+        Duties { grace_ms, any_agent, packing, saves_claims, board, ..Duties::default() }
     }
 
     /// Leadership begins: everything that goes on is looked at.
@@ -84,7 +91,9 @@ impl Duties {
     /// Leadership is over; returns the sessions that have to end.
     pub(crate) fn end(&mut self) -> Vec<SessionId> {
         let sessions = std::mem::take(&mut self.sessions);
-        *self = Duties::new(self.grace_ms, self.any_agent, self.packing);
+        let Duties { grace_ms, any_agent, packing, saves_claims, .. } = *self;
+        let board = Board::new(packing);
+        *self = Duties { grace_ms, any_agent, packing, saves_claims, board, ..Duties::default() };
         sessions.into_values().map(|session| session.id).collect()
     }
 
@@ -162,7 +171,8 @@ impl Duties {
                         let requirements = Arc::make_mut(&mut requirements);
                         requirements.node_selector.clear();
                         requirements.affinity.clear();
-                        requirements.home = None;
+                        (requirements.home, requirements.apart, requirements.near) =
+                            (None, None, None);
                         requirements.cpu_millis = 0;
                         requirements.memory_bytes = 0;
                     }
@@ -217,6 +227,8 @@ impl Duties {
         let pod = engine.pod(attempt)?;
         let kept = self.kept.get(&attempt.run)?;
         let selected = kept.materials.select(pod);
+        let uses = engine.claim_uses(attempt);
+        let of_others = uses.iter().filter(|used| used.owner != attempt.run);
         let pod_json = serde_json::to_string(pod)
             .expect("a Pod has only string keys, so it is always valid JSON");
         Some(TaskInvocation {
@@ -225,14 +237,41 @@ impl Duties {
             config_maps_json: selected.config_maps_json,
             secrets_json: selected.secrets_json,
             mask: kept.materials.values_to_mask(),
-            claims_of: engine
-                .claims_of(attempt)
-                .into_iter()
-                .map(|(claim, run)| (claim, run.to_string()))
-                .collect(),
+            claims_of: of_others.map(|used| (used.name.clone(), used.owner.to_string())).collect(),
+            claim_uses: self.claim_uses(engine, attempt, &uses),
             traceparents: engine.traceparents(attempt).into_iter().collect(),
             ..TaskInvocation::default()
         })
+    }
+}
+
+impl Duties {
+    /// What the agent is told of the attempt's claims: nothing where there is no other agent.
+    fn claim_uses(
+        &self,
+        engine: &Engine,
+        attempt: &AttemptId,
+        uses: &[ClaimUse],
+    ) -> Vec<tenon_proto::agent::v1::ClaimUse> {
+        let saves = engine.saves_claims(attempt.run).unwrap_or(self.saves_claims);
+        let counted = uses.iter().filter(|used| !self.any_agent && used.moves > 0);
+        let moves = |used: &ClaimUse| match bugs::is_on(bugs::Bug::StaleWorkspace) {
+            true => 1,
+            false => used.moves,
+        };
+        counted
+            .map(|used| tenon_proto::agent::v1::ClaimUse {
+                name: used.name.clone(),
+                owner: used.owner.to_string(),
+                moves: moves(used),
+                from: Some(match &used.files {
+                    Files::None => From::Empty(true),
+                    Files::Saved(snapshot) => From::Snapshot(snapshot.clone()),
+                    Files::AtHome => From::OnlyHere(true),
+                }),
+                save: saves && used.writes,
+            })
+            .collect()
     }
 }
 

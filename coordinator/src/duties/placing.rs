@@ -48,13 +48,19 @@ impl Duties {
 
     /// Placements that can be made now: attempts and their agents.
     pub(crate) fn placements(&mut self, now: Time) -> Vec<Placement> {
-        if !std::mem::take(&mut self.plan_due) {
+        let waited_long = self.next_wave().is_some_and(|due| due <= now);
+        if !std::mem::take(&mut self.plan_due) && !waited_long {
             return Vec::new();
         }
         let wave = self.board.wave(now, WAVE);
         // There may be room for more.
         self.plan_due = wave.len() == WAVE;
         wave
+    }
+
+    /// When time alone lets something be placed.
+    pub(crate) fn next_wave(&self) -> Option<Time> {
+        self.board.next_wave()
     }
 
     /// A proposed placement was not taken.

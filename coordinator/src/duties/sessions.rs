@@ -10,6 +10,9 @@ use super::{Agents, Duties, SessionId};
 use crate::coordinator::Terms;
 use crate::replica::Offer;
 
+/// The first protocol whose agents make claims of snapshots.
+const RESTORES: u32 = 2;
+
 /// A session, and what was said in it.
 pub(super) struct Session {
     pub(super) id: SessionId,
@@ -155,6 +158,7 @@ impl Duties {
             images: images.unwrap_or_default(),
             allowed_images: offer.allowed_images,
             closed,
+            cannot_restore: session.is_some_and(|it| it.hello.protocol < RESTORES),
         });
         if record.is_some_and(|record| record.drain.is_some()) {
             self.draining.insert(name.to_owned());

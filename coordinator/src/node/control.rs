@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tenon_blobs::{ChunkId, Packed};
 use tenon_consensus::Role;
 use tenon_engine::explain::RunState;
 use tenon_engine::rerun::Rerun;
@@ -14,7 +15,9 @@ use tenon_proto::agent::v1::Hello;
 use tenon_proto::control::v1::{
     Agent, ClusterStatus, ExplainRunResponse, Member as WireMember, ProbeResponse, Run,
 };
-use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tenon_proto::raft::v1::{
+    AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
+};
 use tenon_trust::{Authority, Done, Trust};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -305,6 +308,7 @@ impl ControlPlane for Handle {
     fn gauges(&self) -> Gauges {
         let Some(member) = self.member() else { return Gauges::default() };
         let (raft, state) = (member.standing.raft(), member.standing.state());
+        let (blob_chunks, blob_bytes) = member.blobs.size();
         let tasks = [("running", state.placed), ("waiting", state.waiting)];
         Gauges {
             term: raft.term,
@@ -327,6 +331,8 @@ impl ControlPlane for Handle {
             closed_agents: state.closed_agents,
             slots: state.agents.iter().map(|agent| u64::from(agent.slots)).sum(),
             queued_runs: state.queued_runs,
+            blob_chunks,
+            blob_bytes,
         }
     }
 
@@ -415,6 +421,22 @@ impl ControlPlane for Handle {
 
     async fn fetch(&self, request: FetchRequest) -> Result<Items<Chunk>> {
         self.send_part(request)
+    }
+
+    async fn missing_chunks(&self, ids: Vec<ChunkId>) -> Result<Vec<ChunkId>> {
+        self.chunks_missing(ids).await
+    }
+
+    async fn put_chunks(&self, chunks: Vec<Packed>) -> Result<()> {
+        self.chunks_put(chunks).await
+    }
+
+    async fn get_chunks(&self, ids: Vec<ChunkId>) -> Result<Vec<Packed>> {
+        self.chunks_get(ids).await
+    }
+
+    async fn own_chunks(&self, request: ChunksRequest) -> Result<ChunksReply> {
+        Handle::own_chunks(self, request).await
     }
 
     async fn adopt(&self, request: AdoptRequest) -> Result<AdoptReply> {

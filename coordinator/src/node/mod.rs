@@ -10,10 +10,12 @@
 //! | `events/` | journal: the history of all runs |
 //! | `state/` | the state, and the index up to which it is applied |
 //! | `snapshots/`, `incoming/` | the newest snapshot made here; one on its way here |
+//! | `blobs/` | chunks of workspaces' snapshots ([`blobs`]) |
 
 mod agents;
 pub mod apply_thread;
 pub mod backup;
+pub(crate) mod blobs;
 mod control;
 mod documents;
 mod handle;
@@ -56,6 +58,7 @@ use crate::server::audit::Audit;
 pub use trust::TLS_DIR;
 
 use apply_thread::FromUser;
+use blobs::Blobs;
 use identity::Identity;
 use raft_thread::RaftInput;
 use running::{Inboxes, Running, World};
@@ -86,6 +89,12 @@ pub struct NodeOptions {
     pub leases: LeaseTimes,
     /// How agents are chosen that fit equally.
     pub packing: Packing,
+    /// Agents save workspaces when a task ends, so that they can move, where a run does not say otherwise.
+    pub saves_claims: bool,
+    /// An object store for the snapshots, which all nodes share; without it each has a store of its own.
+    pub blobs: Option<String>,
+    /// Between looks at which snapshots are still needed.
+    pub sweep_every: Duration,
     /// Encrypts Secrets at rest.
     pub key: Option<SealKey>,
     /// When what is applied is made what a restart begins with.
@@ -106,6 +115,9 @@ impl NodeOptions {
             grace_ms: 30_000,
             leases: LeaseTimes::default(),
             packing: Packing::default(),
+            saves_claims: true,
+            blobs: None,
+            sweep_every: Duration::from_secs(600),
             key: None,
             persist: PersistPoints::default(),
             log_segment_bytes: LogOptions::default().segment_bytes,
@@ -141,6 +153,7 @@ struct Shared {
     audit: OnceLock<Audit>,
     /// What a node that is no member knows of trust: nothing.
     unknown: TrustView,
+    chunk_peers: blobs::Peers,
 }
 
 /// A node that is a member: the ways into it.
@@ -161,6 +174,7 @@ pub struct MemberNode {
     pub trust: TrustView,
     /// How it stands.
     pub standing: Arc<Standing>,
+    blobs: Blobs,
     raft: std::sync::mpsc::Sender<RaftInput>,
     users: mpsc::Sender<FromUser>,
 }
@@ -184,6 +198,7 @@ impl Node {
             own: RwLock::new(None),
             audit: OnceLock::new(),
             unknown: TrustView::default(),
+            chunk_peers: blobs::Peers::default(),
             options,
         });
         if let Some(identity) = identity {
@@ -222,6 +237,7 @@ impl Shared {
         let options = &self.options;
         let dir = &options.data_dir;
         let disk = self.disk.clone();
+        let blobs = Blobs::open(options)?;
         let store = Arc::new(SledStore::open(dir.join("state"))?);
         let mut replica = Replica::open(store, |next| {
             EventLog::open(disk.clone(), &dir.join("events"), next).map(Recorder::Log)
@@ -272,6 +288,7 @@ impl Shared {
                 leases: options.leases,
                 keep_claims_ms: KEEP_CLAIMS_MS,
                 packing: options.packing,
+                saves_claims: options.saves_claims,
                 max_proposal_bytes: PROPOSAL_BYTES,
             },
             disk,
@@ -352,12 +369,14 @@ impl Shared {
             trust,
             ended: running.ended.clone(),
             standing,
+            blobs,
             raft,
             users,
         };
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(member));
         self.became_member.send_replace(true);
+        self.runtime.spawn(blobs::keep_house(Arc::downgrade(self)));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tenon_engine::event::Status;
 use tenon_engine::work::Work;
-use tenon_engine::{AttemptId, Event, Kind, Report, RunId, RunOutcome, Submission, Time};
+use tenon_engine::{AttemptId, Claim, Event, Kind, Report, RunId, RunOutcome, Submission, Time};
 use tenon_journal::bugs;
 
 use super::index::Recent;
@@ -100,10 +100,15 @@ impl Replica {
             }
             Command::Place { attempt, agent, .. } => {
                 let run = attempt.run;
-                // It may have been on its way while the agent was given up.
+                // It may have been on its way while the agent was given up, or while a claim that it needs
+                // was used elsewhere.
                 if self.is_up(&agent) {
+                    let id = attempt.clone();
                     let place = tenon_engine::Command::Place { time, attempt, agent };
                     self.engine_command(index, place, effects)?;
+                    if self.engine.agent_of(&id).is_none() {
+                        effects.unplaced.push(id);
+                    }
                 } else {
                     effects.unplaced.push(attempt);
                 }
@@ -270,6 +275,9 @@ impl Replica {
         effects: &mut Effects,
     ) -> Result<Reply> {
         // Its number is used up, whatever it says.
+        if bugs::is_on(bugs::Bug::OldSnapshot) {
+            self.keep_old_snapshots(attempt.run, &mut report);
+        }
         let forged = self.engine.agent_of(&attempt).is_some_and(|placed_on| placed_on != agent);
         self.see_drained(&agent, time, &mut report);
         let teller = forged.then(|| agent.clone());
@@ -309,6 +317,19 @@ impl Replica {
         }
         effects.reports.push((agent, incarnation, numbers.last));
         next
+    }
+
+    /// A deliberate bug: the first snapshot of a claim stays the newest.
+    fn keep_old_snapshots(&self, run: RunId, report: &mut Report) {
+        let Report::Ended { workspaces, .. } = report else { return };
+        for used in workspaces {
+            let is_it = |name: &str| name.rsplit('/').next() == Some(used.claim.as_str());
+            let claim = self.engine.claims(run).find(|(name, _)| is_it(name));
+            let old = claim.and_then(|(_, claim)| claim.snapshot());
+            if let (Some(old), Some(saved)) = (old, &mut used.saved) {
+                old.clone_into(&mut saved.snapshot);
+            }
+        }
     }
 
     fn key(&self, id: &[u8]) -> Result<Option<KeyRecord>> {
@@ -367,11 +388,8 @@ impl Replica {
     /// A run is over: it leaves the engine, and its objects go into the history.
     fn retire(&mut self, run: RunId, outcome: RunOutcome, effects: &mut Effects) -> Result<()> {
         let objects = self.engine.objects(run);
-        let homes: BTreeMap<String, String> = self
-            .engine
-            .claim_homes(run)
-            .map(|(claim, agent)| (claim.to_owned(), agent.to_owned()))
-            .collect();
+        let homes: BTreeMap<String, Claim> =
+            self.engine.claims(run).map(|(name, claim)| (name.to_owned(), claim.clone())).collect();
         let agents = self.engine.pending_work_of(run).into_iter().find_map(|work| match work {
             Work::EndRun { agents, .. } => Some(agents),
             _ => None,

@@ -110,7 +110,8 @@ impl Replica {
             .collect();
         for attempt in lost {
             let (reason, message) = (loss.reason.to_owned(), loss.message.clone());
-            let report = Report::Ended { time, outcome: Outcome::Infra { reason, message } };
+            let outcome = Outcome::Infra { reason, message };
+            let report = Report::Ended { time, outcome, workspaces: Vec::new() };
             let lost = tenon_engine::Command::Report { time, attempt, report };
             self.engine_command(index, lost, effects)?;
         }

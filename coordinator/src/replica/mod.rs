@@ -204,6 +204,12 @@ impl Replica {
         &self.engine
     }
 
+    /// Whether a run that goes on uses claims in the directory of another one.
+    pub fn uses_claims_of(&self, other: RunId) -> bool {
+        let mut runs = self.engine.runs().filter(|run| self.engine.claims_run(*run) != Some(*run));
+        runs.any(|run| self.engine.claims(run).any(|(_, claim)| claim.owner == Some(other)))
+    }
+
     /// All runs, for readers.
     pub fn index(&self) -> &RunIndex {
         &self.index

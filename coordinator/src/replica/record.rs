@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tenon_engine::RunId;
+use tenon_engine::{Claim, RunId};
 use tenon_reporter::history::Summary;
 
 /// A run as lists and look-ups show it.
@@ -25,9 +25,9 @@ pub struct RunRecord {
     /// Labels of the run object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Where its claims live, once it is over: claim to agent.
+    /// Where its claims live, once it is over.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub homes: BTreeMap<String, String>,
+    pub homes: BTreeMap<String, Claim>,
     /// `seq` of its last event.
     #[serde(default)]
     pub last_seq: u64,

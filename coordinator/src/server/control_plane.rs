@@ -9,11 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tenon_blobs::{ChunkId, Packed};
 use tenon_engine::RunId;
 use tenon_engine::command::CancelMode;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello};
 use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
-use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tenon_proto::raft::v1::{
+    AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
+};
 use tenon_trust::{Authority, Done, Trust};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -257,6 +260,20 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Part of a snapshot.
     async fn fetch(&self, request: FetchRequest) -> Result<Items<Chunk>>;
+
+    // Chunks of workspaces' snapshots.
+
+    /// Those of the chunks that may not be relied on.
+    async fn missing_chunks(&self, ids: Vec<ChunkId>) -> Result<Vec<ChunkId>>;
+
+    /// Keeps chunks, which are what their ids say: they are durable when this returns.
+    async fn put_chunks(&self, chunks: Vec<Packed>) -> Result<()>;
+
+    /// Chunks in the order of their ids; `not-found/chunk` when one is nowhere.
+    async fn get_chunks(&self, ids: Vec<ChunkId>) -> Result<Vec<Packed>>;
+
+    /// What another node asks of the chunks that this one has. The fault of a stranger begins with `peer/`.
+    async fn own_chunks(&self, request: ChunksRequest) -> Result<ChunksReply>;
 
     /// Makes this empty node a member.
     async fn adopt(&self, request: AdoptRequest) -> Result<AdoptReply>;

@@ -63,6 +63,10 @@ pub struct Gauges {
     pub slots: u64,
     /// Runs that wait because their concurrency group is full.
     pub queued_runs: u64,
+    /// Chunks of workspaces' snapshots in this node's own store.
+    pub blob_chunks: u64,
+    /// Bytes of them on the disk.
+    pub blob_bytes: u64,
 }
 
 /// The handles through which things are counted; cheap to clone where they are used.
@@ -110,7 +114,7 @@ fn seconds() -> Histogram {
     Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.0001, 2.0, 16))
 }
 
-const GAUGES: [Shows; 20] = [
+const GAUGES: [Shows; 22] = [
     ("tenon_raft_term", "Raft's term", |it| it.term),
     ("tenon_raft_is_leader", "1 on the leader", |it| it.is_leader.into()),
     ("tenon_raft_has_leader", "1 where a leader is known", |it| it.has_leader.into()),
@@ -130,6 +134,8 @@ const GAUGES: [Shows; 20] = [
     ("tenon_agents_closed", "Agents that are cordoned or drained", |it| it.closed_agents),
     ("tenon_slots", "Slots of agents with a session; on the leader only", |it| it.slots),
     ("tenon_runs_queued", "Runs whose concurrency group is full", |it| it.queued_runs),
+    ("tenon_blobs_chunks", "Chunks of workspaces on this node", |it| it.blob_chunks),
+    ("tenon_blobs_bytes", "Bytes of chunks on this node's disk", |it| it.blob_bytes),
     ("tenon_up", "1", |_| 1),
 ];
 

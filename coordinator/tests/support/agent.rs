@@ -85,7 +85,7 @@ impl Agent {
         };
         self.report(attempt, What::StepEnded(end)).await;
         let outcome = Some(ended::Outcome::Ran(Ran {}));
-        self.report(attempt, What::Ended(Ended { outcome })).await;
+        self.report(attempt, What::Ended(Ended { outcome, ..Ended::default() })).await;
     }
 
     /// Does everything that it is told until the session ends.

@@ -10,14 +10,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::fit::Refusal;
 use super::fleet::{Failed, Fleet, Name};
 use super::queue::{Lane, Place, Position, Queue, cost};
-use super::{Agent, Explanation, Packing, Placement, Waiting, fit, words};
+use super::{Agent, Closed, Explanation, Packing, Placement, Waiting, fit, words};
 use crate::work::{Requirements, Usage};
 use crate::{AttemptId, RunId, Time};
 
 /// Who has waited so long, in milliseconds, has an agent reserved.
 pub const PATIENCE_MS: i64 = 60_000;
+
+/// So long an attempt waits for the agent that has its files, in milliseconds; then any other that fits will do,
+/// and the files move.
+pub const AFFINITY_MS: i64 = 10_000;
 
 /// One agent of so many may be reserved, and one in any case.
 const RESERVED_SHARE: usize = 8;
@@ -58,6 +63,7 @@ struct UnderWay {
 /// What a wave has come to.
 #[derive(Default)]
 struct Wave {
+    now: Time,
     failed: Failed,
     placements: Vec<Placement>,
 }
@@ -200,29 +206,31 @@ impl Board {
         self.queue.position(attempt)
     }
 
-    /// The requirements, with the agent where one of the claims is about to live.
+    /// The requirements, with the agents where claims are about to live.
     fn with_home(
         &self,
         attempt: &AttemptId,
         requirements: &Arc<Requirements>,
     ) -> Arc<Requirements> {
-        if requirements.home.is_some() {
-            return requirements.clone();
-        }
-        let mut claims = requirements.claims.iter();
-        let home = claims.find_map(|claim| self.homes.get(&(attempt.run, claim.clone())));
-        match home {
-            Some((home, _)) => {
-                let home = Some(home.to_string());
-                Arc::new(Requirements { home, ..requirements.as_ref().clone() })
-            }
-            None => requirements.clone(),
-        }
+        let claims = requirements.claims.iter();
+        let under_way = claims.filter_map(|claim| self.homes.get(&(attempt.run, claim.clone())));
+        let under_way: BTreeSet<&str> = under_way.map(|(home, _)| &**home).collect();
+        let Some(first) = under_way.first() else { return requirements.clone() };
+        let home = requirements.home.as_deref().unwrap_or(first);
+        let apart = under_way.iter().find(|other| **other != home).copied();
+        let apart = requirements.apart.as_deref().or(apart);
+        Arc::new(Requirements {
+            home: Some(home.to_owned()),
+            apart: apart.map(str::to_owned),
+            near: None,
+            ..requirements.as_ref().clone()
+        })
     }
 
     /// Places what can be placed, `limit` attempts at most, in the order in which they are served.
     pub fn wave(&mut self, now: Time, limit: usize) -> Vec<Placement> {
-        let mut wave = Wave::default();
+        let mut wave = Wave { now, ..Wave::default() };
+        self.queue.unpark_due(now);
         if self.fleet.has_room() && !self.is_empty() {
             if self.fleet.lists() > LISTS {
                 self.fleet.forget_lists();
@@ -282,7 +290,11 @@ impl Board {
                 }
                 None => {
                     if let Some(home) = &requirements.home {
-                        self.queue.park(namespace, &place, home);
+                        self.queue.park(namespace, &place, home, None);
+                    } else if let Some((near, until)) =
+                        self.waits_for(&place.1, &requirements, wave.now)
+                    {
+                        self.queue.park(namespace, &place, &near, Some(until));
                     }
                     *skipped = Some(place);
                 }
@@ -298,14 +310,51 @@ impl Board {
         wave: &mut Wave,
     ) -> Option<Name> {
         let requirements = self.with_home(attempt, requirements);
-        let Some(home) = &requirements.home else {
-            return self.fleet.choose(&requirements, &self.reserved, &mut wave.failed);
+        if let Some(home) = &requirements.home {
+            return self.takes(home, attempt, &requirements).then(|| home.as_str().into());
+        }
+        if let Some(near) = &requirements.near {
+            if self.takes(near, attempt, &requirements) {
+                return Some(near.as_str().into());
+            }
+            if self.waits_for(attempt, &requirements, wave.now).is_some() {
+                return None;
+            }
+        }
+        self.fleet.choose(&requirements, &self.reserved, &mut wave.failed)
+    }
+
+    /// Whether an agent can take an attempt now.
+    fn takes(&self, name: &str, attempt: &AttemptId, requirements: &Requirements) -> bool {
+        let for_another = self.reserved.get(name).is_some_and(|holder| holder != attempt);
+        let fits = |agent| {
+            fit::could_fit(agent, requirements).is_ok()
+                && fit::has_room(agent, requirements).is_ok()
         };
-        let agent = self.fleet.get(home)?;
-        let for_another = self.reserved.get(home.as_str()).is_some_and(|holder| holder != attempt);
-        let fits = fit::could_fit(agent, &requirements).is_ok()
-            && fit::has_room(agent, &requirements).is_ok();
-        (fits && !for_another).then(|| home.as_str().into())
+        !for_another && self.fleet.get(name).is_some_and(fits)
+    }
+
+    /// The agent that has an attempt's files, and until when it is waited for: not if it would not do even with
+    /// nothing else to do, or gets no new work.
+    fn waits_for(
+        &self,
+        attempt: &AttemptId,
+        requirements: &Requirements,
+        now: Time,
+    ) -> Option<(Name, Time)> {
+        let agent = self.fleet.get(requirements.near.as_ref()?)?;
+        match fit::could_fit(agent, requirements) {
+            // It may be back in a moment.
+            Ok(()) | Err(Refusal::Closed(Closed::Down)) => {}
+            Err(_) => return None,
+        }
+        let until = self.queue.get(attempt)?.since.plus_millis(AFFINITY_MS);
+        (until > now).then(|| (agent.name.as_str().into(), until))
+    }
+
+    /// When time alone lets an attempt go to another agent than the one that has its files.
+    pub fn next_wave(&self) -> Option<Time> {
+        self.queue.next_due()
     }
 
     fn place(&mut self, attempt: &AttemptId, agent: &Name, wave: &mut Wave) {
@@ -349,9 +398,8 @@ impl Board {
             let Some(waiting) = self.queue.get(&attempt) else { continue };
             let requirements = waiting.requirements.clone();
             lanes_served.insert(requirements.namespace.clone());
-            let agent = self.fleet.get(&name);
-            let here = agent.is_some_and(|agent| fit::has_room(agent, &requirements).is_ok());
-            let found = match here {
+            let needs = self.with_home(&attempt, &requirements);
+            let found = match self.takes(&name, &attempt, &needs) {
                 true => Some(name.clone()),
                 false => self.find(&attempt, &requirements, wave),
             };

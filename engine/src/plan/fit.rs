@@ -14,8 +14,10 @@ pub enum Refusal {
     Affinity,
     /// It does not run this image.
     Image(String),
-    /// The run's volume is on another agent.
+    /// A volume of the run is on another agent, and cannot move now.
     Volume,
+    /// The run's volume would have to be restored there, which it cannot do.
+    Restore,
     /// It gets no new work.
     Closed(Closed),
     /// Its CPU would not be enough even if it had nothing to do.
@@ -77,11 +79,20 @@ fn matches(pattern: &str, text: &str) -> bool {
     text.ends_with(end)
 }
 
+/// Whether the files of the attempt's claims are there, or can be brought there.
+pub(super) fn takes_files(agent: &Agent, requirements: &Requirements) -> bool {
+    !agent.cannot_restore || requirements.near.as_ref().is_none_or(|near| *near == agent.name)
+}
+
 /// Whether the agent could take the attempt if it had nothing else to do.
 pub(super) fn could_fit(agent: &Agent, requirements: &Requirements) -> Result<(), Refusal> {
     suits(agent, requirements)?;
-    if requirements.home.as_ref().is_some_and(|home| *home != agent.name) {
+    let home = requirements.home.as_ref();
+    if home.is_some_and(|home| *home != agent.name) || requirements.apart.is_some() {
         return Err(Refusal::Volume);
+    }
+    if !takes_files(agent, requirements) {
+        return Err(Refusal::Restore);
     }
     if let Some(closed) = agent.closed {
         return Err(Refusal::Closed(closed));

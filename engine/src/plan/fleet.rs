@@ -300,7 +300,9 @@ impl Fleet {
         let missing_on = |rank: &Rank| {
             let agent = &self.entries[&rank.1].agent;
             let refused = reserved.contains_key(&rank.1);
-            let takes = !refused && fit::has_room(agent, requirements).is_ok();
+            let takes = !refused
+                && fit::takes_files(agent, requirements)
+                && fit::has_room(agent, requirements).is_ok();
             takes.then(|| requirements.images.difference(&agent.images).count())
         };
         let mut best: Option<(usize, &Rank)> = None;
@@ -328,7 +330,7 @@ impl Fleet {
                 best = Some(found);
             }
         }
-        if best.is_none() {
+        if best.is_none() && requirements.near.is_none() {
             failed.0.entry(id).or_default().push((demand.cpu_millis, demand.memory_bytes));
         }
         best.map(|(_, rank)| rank.1.clone())

@@ -23,7 +23,7 @@ use crate::work::{Requirements, Usage};
 use crate::{AttemptId, Time};
 
 pub use affinity::{Expression, Term, required_terms};
-pub use board::{Board, PATIENCE_MS};
+pub use board::{AFFINITY_MS, Board, PATIENCE_MS};
 pub use fit::{Refusal, image_is_allowed};
 pub use queue::{POINT_MS, Position, turn};
 
@@ -72,6 +72,8 @@ pub struct Agent {
     pub allowed_images: Vec<String>,
     /// Why it gets no new work, if it gets none.
     pub closed: Option<Closed>,
+    /// It cannot make a claim of a snapshot.
+    pub cannot_restore: bool,
 }
 
 /// Why an agent gets no new work.

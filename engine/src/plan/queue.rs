@@ -41,8 +41,8 @@ pub(super) type Place = (i64, Arc<AttemptId>);
 type Shape = (Option<RunId>, Arc<Requirements>);
 
 fn shape(attempt: &AttemptId, requirements: &Arc<Requirements>) -> Shape {
-    let new_claims = !requirements.claims.is_empty() && requirements.home.is_none();
-    (new_claims.then_some(attempt.run), requirements.clone())
+    let has_claims = !requirements.claims.is_empty();
+    (has_claims.then_some(attempt.run), requirements.clone())
 }
 
 /// The attempts of one namespace.
@@ -64,6 +64,8 @@ pub(super) struct Queue {
     /// Attempts that can go to one agent only, which has no room: nobody looks at them until
     /// something changes there.
     parked: BTreeMap<String, Vec<(Arc<str>, Place)>>,
+    /// Those of them who may go elsewhere from some time on.
+    due: BTreeSet<(Time, Arc<str>, Place)>,
 }
 
 /// Nothing costs more: who asks for more than any machine has holds nobody up for long.
@@ -120,22 +122,47 @@ impl Queue {
         Some(waiting)
     }
 
-    /// The first attempt of a shape can go to one agent only, which has no room.
-    pub(super) fn park(&mut self, namespace: &Arc<str>, place: &Place, home: &str) {
+    /// The first attempt of a shape can go to one agent only, for good or `until` some time, and that has no room.
+    pub(super) fn park(
+        &mut self,
+        namespace: &Arc<str>,
+        place: &Place,
+        home: &str,
+        until: Option<Time>,
+    ) {
         let Some(lane) = self.lanes.get_mut(namespace) else { return };
         if lane.heads.remove(place).is_some() {
             let parked = (namespace.clone(), place.clone());
             self.parked.entry(home.to_owned()).or_default().push(parked);
+            self.due.extend(until.map(|until| (until, namespace.clone(), place.clone())));
+        }
+    }
+
+    /// When the first of those is due who may then go elsewhere.
+    pub(super) fn next_due(&self) -> Option<Time> {
+        self.due.first().map(|(time, ..)| *time)
+    }
+
+    /// Time has passed.
+    pub(super) fn unpark_due(&mut self, now: Time) {
+        while self.due.first().is_some_and(|(time, ..)| *time <= now)
+            && let Some((_, namespace, place)) = self.due.pop_first()
+        {
+            self.unpark_one(&namespace, place);
+        }
+    }
+
+    fn unpark_one(&mut self, namespace: &str, place: Place) {
+        let Some(waiting) = self.waiting.get(&place.1) else { return };
+        if let Some(lane) = self.lanes.get_mut(namespace) {
+            lane.unpark(place, &waiting.requirements);
         }
     }
 
     /// Something has changed at an agent.
     pub(super) fn unpark(&mut self, home: &str) {
         for (namespace, place) in self.parked.remove(home).into_iter().flatten() {
-            let Some(waiting) = self.waiting.get(&place.1) else { continue };
-            if let Some(lane) = self.lanes.get_mut(&namespace) {
-                lane.unpark(place, &waiting.requirements);
-            }
+            self.unpark_one(&namespace, place);
         }
     }
 

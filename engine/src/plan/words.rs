@@ -67,8 +67,22 @@ pub(super) fn explain<'a>(
     }
     let agents = if total == 1 { "agent" } else { "agents" };
     let mut message = format!("{total} {agents}: {}", parts.join(", "));
-    if let (Some(name), None) = (&requirements.home, home) {
-        message.push_str(&format!("; the run's volume is on {name}, which is out of contact"));
+    let away = home.is_none_or(|home| home.closed == Some(Closed::Down));
+    match (&requirements.home, &requirements.apart, &requirements.near) {
+        (Some(name), Some(other), _) => message.push_str(&format!(
+            "; its volumes are on {name} and on {other}, and neither can move now"
+        )),
+        (Some(name), None, _) if away && requirements.unsaved => message.push_str(&format!(
+            "; the run's volume is on {name}, which is out of contact, and there is no snapshot of it: \
+             start that agent again, or cancel the run"
+        )),
+        (Some(name), None, _) if home.is_none() => {
+            message.push_str(&format!("; the run's volume is on {name}, which is out of contact"));
+        }
+        (None, _, Some(name)) if ready > 0 => {
+            message.push_str(&format!("; {name} has its files, and is waited for a while"));
+        }
+        _ => {}
     }
     (message, could_fit)
 }
@@ -89,7 +103,11 @@ fn words(refusal: &Refusal, found: &Found, requirements: &Requirements) -> Strin
             format!("{} not match the node affinity ({terms})", choose("does", "do"))
         }
         Refusal::Image(image) => format!("may not run image {image}"),
+        Refusal::Volume if requirements.apart.is_some() => {
+            format!("{} not have all of the run's volumes", choose("does", "do"))
+        }
         Refusal::Volume => format!("{} not have the run's volume", choose("does", "do")),
+        Refusal::Restore => "cannot take over workspaces".to_owned(),
         Refusal::Closed(closed) => {
             let why = match closed {
                 Closed::Cordoned => "cordoned",

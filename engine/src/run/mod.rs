@@ -15,6 +15,7 @@ use tenon_tekton::k8s::ServiceAccount;
 use tenon_tekton::rejection::Rejection;
 use tenon_tekton::v1::StepAction;
 
+use crate::claims::RunClaims;
 use crate::command::{CancelMode, Submission};
 use crate::due::Due;
 use crate::event::{Kind, Status};
@@ -22,7 +23,7 @@ use crate::log::{Header, Log};
 use crate::outcome::RunOutcome;
 use crate::pipeline::{Child, CustomRunState, PipelineState};
 use crate::policy::Policy;
-use crate::taskrun::{Change, Context, Phase, TaskRunState, VerdictKind};
+use crate::taskrun::{Change, Context, Phase, TaskRunState, VerdictKind, Written};
 use crate::work::{StopReason, Usage};
 use crate::{AttemptId, Report, Rerun, RunId, Time};
 
@@ -60,8 +61,8 @@ pub(crate) struct Run {
     due: Due<usize>,
     /// Every agent that was ever given an attempt.
     agents: BTreeSet<String>,
-    /// Claims, as `namespace/name`, and the agent that has each.
-    claim_homes: BTreeMap<String, String>,
+    #[serde(alias = "claim_homes")]
+    pub(crate) claims: RunClaims,
     /// The time of the latest command: no later one is earlier.
     clock: Time,
     /// Which agents got an attempt (true) or lost one since the engine last counted, and what it takes.
@@ -110,16 +111,17 @@ impl Run {
         if !current || attempt.phase != Phase::Waiting {
             return;
         }
+        // Since it was decided, another attempt may have begun to use a claim elsewhere.
+        let needs = run.task_runs[index].requirements().clone();
+        if !run.claims.allow(&needs.namespace, &needs.claims, agent) {
+            return;
+        }
         if !run.agents.contains(agent) {
             run.agents.insert(agent.to_owned());
         }
         let (task_run, _) = with_task_run!(run, index, now, log);
         task_run.place(agent);
-        let requirements = run.task_runs[index].requirements();
-        for claim in &requirements.claims {
-            let claim = format!("{}/{claim}", requirements.namespace);
-            run.claim_homes.insert(claim, agent.to_owned());
-        }
+        run.claims.take(run.header.run, &needs.namespace, &needs.claims, agent, index);
         run.index(index);
     }
 
@@ -159,8 +161,13 @@ impl Run {
         }
         report.believe(now);
         let run = self;
+        let written = run.task_runs[index].written(&report);
         let (task_run, mut context) = with_task_run!(run, index, now, log);
         let change = task_run.report(&mut context, report);
+        if let Some(Written { namespace, claims, uses, counts }) = written {
+            let counts = counts && change != Change::None;
+            run.claims.ended(&namespace, &claims, &uses, counts);
+        }
         run.changed(index, change);
         if change != Change::None {
             run.advance(now, log);
@@ -275,6 +282,9 @@ impl Run {
             self.moved.extend(now_on.map(|agent| (agent, task_run.counted, true)));
         }
         let task_run = &self.task_runs[index];
+        if task_run.placed_on().is_none() {
+            self.claims.leave(index);
+        }
         self.due.set(index, task_run.due());
         if task_run.is_to_do() {
             self.to_do.insert(index);

@@ -14,6 +14,7 @@ use super::held::{GROUP_FULL, is_pending};
 use super::resolve::{resolve, resolve_pipeline, resolve_task};
 use super::{Materials, Run};
 use crate::admission::Admission;
+use crate::claims::RunClaims;
 use crate::command::{CancelMode, RunObject, Submission};
 use crate::due::Due;
 use crate::event::{Kind, Status};
@@ -103,7 +104,7 @@ impl Run {
         materials.run_uid = metadata.uid.clone();
         header.namespace.clone_from(&metadata.namespace);
         let claims = materials.rerun.as_ref().and_then(|rerun| rerun.claims.as_ref());
-        let claim_homes = claims.map(|claims| claims.homes.clone()).unwrap_or_default();
+        let claims = claims.map(|claims| claims.homes.clone()).unwrap_or_default();
         Run {
             header,
             name: metadata.name.clone(),
@@ -117,7 +118,7 @@ impl Run {
             to_do: std::collections::BTreeSet::new(),
             due: Due::new(),
             agents: std::collections::BTreeSet::new(),
-            claim_homes,
+            claims: RunClaims::of_earlier(claims),
             clock: now,
             moved: Vec::new(),
             held: None,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Run;
+use crate::claims::{Claim, Files};
 use crate::taskrun::{Phase, TaskRunState};
 use crate::work::{Requirements, Usage, Work};
 use crate::{AttemptId, RunId, Time};
@@ -46,16 +47,26 @@ impl Run {
     /// What an attempt needs, with the agent where its claims are.
     pub(crate) fn requirements(&self, task_run: &TaskRunState) -> Arc<Requirements> {
         let requirements = task_run.requirements();
-        let namespace = &requirements.namespace;
-        let mut claims = requirements.claims.iter();
-        let home = claims.find_map(|claim| self.claim_homes.get(&format!("{namespace}/{claim}")));
-        match home {
-            Some(home) => {
-                let home = Some(home.clone());
-                Arc::new(Requirements { home, ..requirements.as_ref().clone() })
-            }
-            None => requirements.clone(),
-        }
+        let names = requirements.claims.iter();
+        let claims = names.filter_map(|name| self.claims.get(&requirements.namespace, name));
+        let (bound, free): (Vec<&Claim>, Vec<&Claim>) = claims.partition(|claim| claim.is_bound());
+        let near = free.iter().find(|claim| claim.snapshot().is_some());
+        let Some(home) = bound.first().map(|claim| &claim.home) else {
+            return match near {
+                Some(near) => {
+                    let near = Some(near.home.clone());
+                    Arc::new(Requirements { near, ..requirements.as_ref().clone() })
+                }
+                None => requirements.clone(),
+            };
+        };
+        let apart = bound.iter().find(|claim| claim.home != *home);
+        Arc::new(Requirements {
+            home: Some(home.clone()),
+            apart: apart.map(|claim| claim.home.clone()),
+            unsaved: bound.iter().any(|claim| claim.files == Files::AtHome),
+            ..requirements.as_ref().clone()
+        })
     }
 
     /// Attempts that an agent has and has not ended.
@@ -72,10 +83,6 @@ impl Run {
             let task_run = &self.task_runs[*index];
             Some((task_run.placed_on()?, task_run.counted))
         })
-    }
-
-    pub(crate) fn claim_homes(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
-        self.claim_homes.iter().map(|(claim, agent)| (claim.as_str(), agent.as_str()))
     }
 
     /// The run in whose directory agents keep the claims.

@@ -204,6 +204,7 @@ impl TaskRunState {
         event.duration_ms = self.attempt.agent_start.map(|began| (time.0 - began.0).max(0));
         event.reason = Some(reason.to_owned());
         event.message = crate::log::non_empty(message);
+        event.workspaces = std::mem::take(&mut self.attempt.workspaces);
         ctx.log.push(ctx.header, event);
         self.attempt.phase = Phase::Waiting;
         let name = self.object.metadata.name.clone();
@@ -242,6 +243,7 @@ impl TaskRunState {
         event.reason = crate::log::non_empty(&verdict.reason);
         event.message = crate::log::non_empty(&verdict.message);
         event.duration_ms = Some(time.0 - began.0);
+        event.workspaces = std::mem::take(&mut self.attempt.workspaces);
         if !retry {
             let begun = self.begun.unwrap_or(began).0.min(began.0);
             event.task_duration_ms = Some(time.0 - begun);
@@ -293,14 +295,16 @@ fn requirements_of(
         .iter()
         .map(|step| &step.image)
         .chain(pod.sidecars.iter().map(|sidecar| &sidecar.image));
-    let claims = pod.volumes.iter().filter_map(|volume| volume.persistent_volume_claim.as_ref());
     let template = object.spec.pod_template.as_ref();
     Requirements {
         namespace: pod.namespace.clone(),
         node_selector: template.map(|template| template.node_selector.clone()).unwrap_or_default(),
         images: images.cloned().collect(),
-        claims: claims.map(|claim| claim.claim_name.clone()).collect(),
+        claims: pod.claims().into_keys().map(str::to_owned).collect(),
         home: None,
+        apart: None,
+        unsaved: false,
+        near: None,
         affinity: template.map(|it| required_terms(&it.affinity)).unwrap_or_default(),
         cpu_millis: requests.cpu_millis,
         memory_bytes: requests.memory_bytes,

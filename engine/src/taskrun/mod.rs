@@ -25,7 +25,7 @@ use tenon_tekton::v1::{TaskRun, TaskRunResult, TaskRunStatus, TaskSpec};
 
 use crate::event::{Event, Kind, MatrixCell, Status};
 use crate::log::{Header, Log};
-use crate::report::StepEnd;
+use crate::report::{Outcome, Report, StepEnd, WorkspaceUse};
 use crate::run::Materials;
 use crate::work::{Requirements, StopReason, Usage};
 use crate::{AttemptId, RunId, Time};
@@ -161,6 +161,9 @@ pub(crate) struct Attempt {
     pub(crate) sidecars: Vec<SidecarProgress>,
     pub(crate) verdict: Option<Verdict>,
     pub(crate) results: Vec<TaskRunResult>,
+    /// What the agent has said of its claims; told once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    workspaces: Vec<WorkspaceUse>,
 }
 
 /// What a command did to a TaskRun, as far as the run has to know.
@@ -172,6 +175,15 @@ pub(crate) enum Change {
     Retry,
     /// The TaskRun is over.
     Ended,
+}
+
+/// The claims that an ended placement could write to.
+pub(crate) struct Written {
+    pub(crate) namespace: String,
+    pub(crate) claims: std::collections::BTreeSet<String>,
+    pub(crate) uses: Vec<WorkspaceUse>,
+    /// It may have written something that others rely on.
+    pub(crate) counts: bool,
 }
 
 /// One TaskRun.
@@ -289,6 +301,23 @@ impl TaskRunState {
         }
     }
 
+    /// What the end of the current placement, if this is one, means for its claims.
+    pub(crate) fn written(&self, report: &Report) -> Option<Written> {
+        let Report::Ended { workspaces, outcome, .. } = report else { return None };
+        let pod = self.pod()?;
+        let claims = pod.claims().into_iter().filter(|(_, access)| access.writes);
+        let attempt = &self.attempt;
+        Some(Written {
+            namespace: pod.namespace.clone(),
+            claims: claims.map(|(name, _)| name.to_owned()).collect(),
+            uses: workspaces.clone(),
+            // What is lost was there for nobody, also when it is not tried again.
+            counts: !matches!(outcome, Outcome::Infra { .. })
+                && (attempt.steps.iter().any(|step| step.started.is_some())
+                    || attempt.sidecars.iter().any(|sidecar| sidecar.started.is_some())),
+        })
+    }
+
     /// When the attempt's time is up, unless it is to stop anyway.
     pub(crate) fn due(&self) -> Option<Time> {
         let attempt = &self.attempt;
@@ -385,6 +414,7 @@ impl Attempt {
             sidecars: Vec::new(),
             verdict: None,
             results: Vec::new(),
+            workspaces: Vec::new(),
         };
         attempt.next_placement(run, task_run);
         attempt

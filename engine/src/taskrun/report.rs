@@ -64,7 +64,10 @@ impl TaskRunState {
                 }
                 Change::None
             }
-            Report::Ended { time, outcome } => self.attempt_ended(ctx, time, outcome),
+            Report::Ended { time, outcome, workspaces } => {
+                self.attempt.workspaces = workspaces;
+                self.attempt_ended(ctx, time, outcome)
+            }
         }
     }
 

@@ -68,7 +68,7 @@ impl Story {
             self.apply(Command::Place { time, attempt: attempt.clone(), agent });
             let reason = "TaskRunValidationFailed".to_owned();
             let outcome = Outcome::Refused { reason, message: String::new() };
-            let report = Report::Ended { time, outcome };
+            let report = Report::Ended { time, outcome, workspaces: Vec::new() };
             self.apply(Command::Report { time, attempt, report });
         }
         assert!(self.engine.outcome(id(number)).is_some(), "run {number} has ended");
@@ -161,7 +161,7 @@ fn a_run_takes_the_place_of_the_others() {
     story.submit(4, &[DEPLOY, cancel]);
     assert_eq!(story.running(), [3]);
     assert!(matches!(story.engine.pending_work_of(id(3))[..], [Work::Stop { .. }]));
-    let report = Report::Ended { time, outcome: Outcome::Stopped };
+    let report = Report::Ended { time, outcome: Outcome::Stopped, workspaces: Vec::new() };
     story.apply(Command::Report { time, attempt, report });
     assert_eq!(story.running(), [4]);
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "a test hands over json!(…) where it writes it")]
 
 mod cancel;
+mod claims;
 mod documents;
 mod events;
 mod groups;

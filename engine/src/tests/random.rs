@@ -15,7 +15,7 @@ use crate::rerun::{KEPT, Rerun};
 use crate::{AttemptId, Command, Engine, Event, RunId, Submission, Time, Work};
 
 /// SplitMix64: enough for tests, and the same everywhere.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -26,11 +26,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 
-    fn one_in(&mut self, n: u64) -> bool {
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 }
@@ -97,12 +97,20 @@ fn reports(random: &mut Random, time: Time, steps: &[String]) -> Vec<Report> {
     let mut all = vec![Report::Started { time }];
     if random.one_in(12) {
         let (reason, message) = ("infra/random".to_owned(), "lost".to_owned());
-        all.push(Report::Ended { time, outcome: Outcome::Infra { reason, message } });
+        all.push(Report::Ended {
+            time,
+            outcome: Outcome::Infra { reason, message },
+            workspaces: Vec::new(),
+        });
         return all;
     }
     if random.one_in(15) {
         let (reason, message) = ("PullImageFailed".to_owned(), "no".to_owned());
-        all.push(Report::Ended { time, outcome: Outcome::Refused { reason, message } });
+        all.push(Report::Ended {
+            time,
+            outcome: Outcome::Refused { reason, message },
+            workspaces: Vec::new(),
+        });
         return all;
     }
     for step in steps {
@@ -121,7 +129,7 @@ fn reports(random: &mut Random, time: Time, steps: &[String]) -> Vec<Report> {
             all.push(Report::StepEnded { time, end });
         }
     }
-    all.push(Report::Ended { time, outcome: Outcome::Ran });
+    all.push(Report::Ended { time, outcome: Outcome::Ran, workspaces: Vec::new() });
     all
 }
 
@@ -254,7 +262,10 @@ fn simulate(seed: u64) -> Vec<Event> {
                 }
                 Work::Stop { attempt, .. } => {
                     let outcome = Outcome::Stopped;
-                    waiting.insert(attempt, vec![Report::Ended { time: now, outcome }]);
+                    waiting.insert(
+                        attempt,
+                        vec![Report::Ended { time: now, outcome, workspaces: Vec::new() }],
+                    );
                 }
                 Work::EndRun { .. } => {}
             }

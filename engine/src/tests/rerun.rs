@@ -7,7 +7,7 @@ use super::sim::*;
 use crate::command::{CancelMode, RunObject};
 use crate::event::{Event, Kind, Status};
 use crate::rerun::{KEPT, NoRerun, Rerun};
-use crate::{RunId, Submission, Work};
+use crate::{Claim, Command, RunId, Submission, Time, Work};
 
 const AGAIN: RunId = RunId(ulid::Ulid(8));
 
@@ -78,7 +78,7 @@ fn only_what_failed_and_what_follows_runs_again() {
     assert_eq!(rerun.keep.keys().collect::<Vec<_>>(), ["a", "beside", "fan"]);
     let claims = rerun.claims.clone().expect("claims");
     assert_eq!(claims.run, RUN);
-    let old_claim = first.engine.claim_homes(RUN).count();
+    let old_claim = first.engine.claims(RUN).count();
     assert_eq!(old_claim, 0, "no task uses the workspace");
 
     let again = submission.again(AGAIN, rerun);
@@ -165,24 +165,35 @@ fn claims_are_those_of_the_old_run_and_stay_at_home() {
     let before = claim_of(&first);
     assert_eq!((before.claims.len(), before.home.as_deref()), (1, None));
     first.finish();
-    let homes: Vec<_> = first.engine.claim_homes(RUN).collect();
+    let homes: Vec<(String, Claim)> =
+        first.engine.claims(RUN).map(|(name, claim)| (name.to_owned(), claim.clone())).collect();
     let claim = format!("default/{}", before.claims.first().expect("a claim"));
-    assert_eq!(homes, [(claim.as_str(), "local")]);
+    assert_eq!((homes[0].0.as_str(), homes[0].1.home.as_str()), (claim.as_str(), "local"));
 
     let mut rerun = Rerun::from_failed(&submission, &first.engine.objects(RUN)).expect("a rerun");
     if let Some(claims) = &mut rerun.claims {
-        claims.homes = homes.iter().map(|(c, a)| ((*c).to_owned(), (*a).to_owned())).collect();
+        claims.homes = homes.into_iter().collect();
     }
     let again = Sim::new(submission.again(AGAIN, rerun));
     let now = claim_of(&again);
     assert_eq!(now.claims, before.claims);
-    assert_eq!(now.home.as_deref(), Some("local"));
+    assert_eq!((now.home.as_deref(), now.unsaved), (Some("local"), true));
     assert_eq!(again.engine.claims_run(AGAIN), Some(RUN));
     assert_eq!(again.engine.name_of(AGAIN), Some(("default", "pr")));
     let works = again.engine.pending_work();
     let [Work::Place { attempt, .. }] = &works[..] else { panic!("{works:?}") };
     let claim = before.claims.first().expect("a claim").clone();
-    assert_eq!(again.engine.claims_of(attempt), [(claim, RUN)].into());
+    let (attempt, mut again) = (attempt.clone(), again);
+    let place = |agent: &str| Command::Place {
+        time: Time(1_700_000_000_000),
+        attempt: attempt.clone(),
+        agent: agent.to_owned(),
+    };
+    again.apply(place("another"));
+    assert_eq!(again.engine.placed().count(), 0, "its files are nowhere else");
+    again.apply(place("local"));
+    let used = again.engine.claim_uses(&attempt);
+    assert_eq!((used[0].name.as_str(), used[0].owner, used[0].moves), (claim.as_str(), RUN, 1));
 
     let whole = Sim::new(submission.again(AGAIN, Rerun::whole(RUN)));
     assert_ne!(claim_of(&whole).claims, before.claims);

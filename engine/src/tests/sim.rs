@@ -228,7 +228,7 @@ impl Sim {
 
     pub(super) fn end(&mut self, attempt: &AttemptId, outcome: Outcome) {
         let time = self.now;
-        self.report(attempt, Report::Ended { time, outcome });
+        self.report(attempt, Report::Ended { time, outcome, workspaces: Vec::new() });
     }
 
     pub(super) fn step_ended(&mut self, attempt: &AttemptId, end: StepEnd) {

@@ -16,6 +16,7 @@
 //!
 //! `env` may name a variable twice, the later one wins. A volume without a source is an emptyDir.
 
+mod access;
 mod check;
 mod merge;
 mod plan;
@@ -31,6 +32,7 @@ use crate::duration::GoDuration;
 use crate::k8s::{HostAlias, LocalObjectReference, PodSecurityContext, Volume};
 use crate::v1::{Sidecar, Step};
 
+pub use access::ClaimAccess;
 pub use plan::{Plan, PlanError, PlanInput, claims, plan};
 pub use requests::Requests;
 pub use workspaces::claim_templates;

@@ -239,7 +239,7 @@ impl Agent {
             What::Started(Started {}),
             What::StepStarted(StepStarted { step: step() }),
             What::StepEnded(ended),
-            What::Ended(Ended { outcome: Some(ended::Outcome::Ran(Ran {})) }),
+            What::Ended(Ended { outcome: Some(ended::Outcome::Ran(Ran {})), ..Ended::default() }),
         ] {
             self.last += 1;
             let (number, attempt) = (self.last, Some(attempt.clone()));

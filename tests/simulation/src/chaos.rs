@@ -97,7 +97,8 @@ impl World {
         }
     }
 
-    fn leader(&self) -> Option<Life> {
+    /// The node that leads, as far as anybody knows.
+    pub fn leader(&self) -> Option<Life> {
         let leads = |machine: &&Machine| {
             machine
                 .running

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tenon_coordinator::Materials;
 use tenon_coordinator::command::IdempotencyKey;
 use tenon_coordinator::coordinator::{Answer, Input, Request};
-use tenon_coordinator::replica::Reply;
+use tenon_coordinator::replica::{AgentChange, Reply};
 use tenon_engine::command::CancelMode;
 use tenon_engine::{RunId, Submission};
 
@@ -24,6 +24,8 @@ pub enum Ask {
     Cancel { run: RunId, mode: CancelMode, now: bool },
     /// Let a pending run begin.
     Release { run: RunId },
+    /// An agent gets no new work from now on, or does again.
+    Cordon { agent: usize, on: bool },
     /// Wait until everything is applied.
     Read,
     /// Commit some bytes.
@@ -92,9 +94,21 @@ impl World {
                 let mode = pick(&mut self.random, &modes);
                 Ask::Cancel { run, mode, now: self.random.one_in(3) }
             }
+            8 if self.phase == Phase::Chaos => {
+                let agent = self.random.below(self.settings.agents as u64) as usize;
+                Ask::Cordon { agent, on: self.random.one_in(2) }
+            }
             7 => Ask::Probe { bytes: self.random.below(20_000) as usize },
             _ => Ask::Read,
         })
+    }
+
+    /// Has a client ask for something, when it is not asking for something else.
+    pub fn ask_for(&mut self, ask: Ask) {
+        self.clients[0].todo.push_back(ask);
+        if self.clients[0].current.is_none() {
+            self.queue.after(MS, Event::ClientTurn(0));
+        }
     }
 
     /// A client asks, or asks again.
@@ -152,6 +166,10 @@ impl World {
                 Request::Cancel { run, mode, message: "a client wants it".to_owned(), now }
             }
             Ask::Release { run } => Request::Release { run },
+            Ask::Cordon { agent, on } => Request::ChangeAgent {
+                agent: format!("agent-{agent}"),
+                change: if on { AgentChange::Cordon } else { AgentChange::Uncordon },
+            },
             Ask::Read => Request::Read,
             Ask::Probe { bytes } => Request::Probe { payload: vec![7; bytes] },
         };

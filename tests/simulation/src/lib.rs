@@ -52,6 +52,9 @@ pub struct Counts {
     pub frozen: u64,
     pub thawed: u64,
     pub lost: u64,
+    /// Claims that were made of a snapshot, and those of them on another agent than before.
+    pub restored: u64,
+    pub moved: u64,
     pub records: u64,
     pub snapshots: u64,
     pub installed: u64,
@@ -67,6 +70,8 @@ impl Counts {
         self.frozen += other.frozen;
         self.thawed += other.thawed;
         self.lost += other.lost;
+        self.restored += other.restored;
+        self.moved += other.moved;
         self.records += other.records;
         self.snapshots += other.snapshots;
         self.installed += other.installed;
@@ -102,6 +107,8 @@ pub fn run(seed: u64, choice: &Choice, words: Words) -> Outcome {
         frozen: world.oracle.frozen,
         thawed: world.oracle.thawed,
         lost: world.oracle.lost,
+        restored: world.oracle.restored,
+        moved: world.oracle.moved,
         records: world.oracle.records.len() as u64,
         snapshots: world.oracle.snapshots,
         installed: world.oracle.installed,

@@ -173,6 +173,7 @@ impl Machine {
                 request_base: self.life << 32,
                 grace_ms: 500,
                 keep_claims_ms: 60_000,
+                saves_claims: true,
                 packing: tenon_engine::plan::Packing::Spread,
                 any_agent: false,
                 key: None,

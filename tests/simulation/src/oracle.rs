@@ -57,6 +57,12 @@ pub struct Oracle {
     whole_states: BTreeMap<u64, u64>,
     /// Which agent runs an attempt, not frozen, and in which placement.
     acting: BTreeMap<(RunId, String, u32), (usize, u32)>,
+    /// The claims that attempts use.
+    claims: BTreeMap<(RunId, String, u32), BTreeSet<String>>,
+    /// Who has written to which claim.
+    pub wrote: BTreeSet<(AttemptId, String)>,
+    /// Runs that were cancelled because their files are lost.
+    pub given_up: BTreeSet<RunId>,
     /// Placements that were begun.
     begun: BTreeSet<AttemptId>,
     /// Runs that were acknowledged, and when the client knew it.
@@ -76,6 +82,8 @@ pub struct Oracle {
     pub frozen: u64,
     pub thawed: u64,
     pub lost: u64,
+    pub moved: u64,
+    pub restored: u64,
     /// Agents that were down at some time.
     pub lost_agents: BTreeSet<String>,
 }
@@ -95,8 +103,34 @@ impl Oracle {
         self.acts(agent, attempt)
     }
 
+    /// An attempt will use these claims.
+    pub fn uses(&mut self, attempt: &AttemptId, claims: impl Iterator<Item = String>) {
+        let claims: BTreeSet<String> = claims.collect();
+        if !claims.is_empty() {
+            self.claims.insert(key_of(attempt), claims);
+        }
+    }
+
+    /// Whoever acts on one of the claims does so on this agent.
+    fn shares(&self, agent: usize, attempt: &AttemptId) -> Result<(), Violation> {
+        let Some(claims) = self.claims.get(&key_of(attempt)) else { return Ok(()) };
+        let of_run = self.acting.range((attempt.run, String::new(), 0)..);
+        for (key, (other, _)) in of_run.take_while(|(key, _)| key.0 == attempt.run) {
+            let shared = self.claims.get(key).is_some_and(|it| !it.is_disjoint(claims));
+            if shared && *other != agent {
+                let what = format!(
+                    "{attempt} acts on agent {agent}, while {} acts on a claim of it on agent {other}",
+                    key.1
+                );
+                return Err(Violation::new("one agent acts on a claim", what));
+            }
+        }
+        Ok(())
+    }
+
     /// An attempt acts from now on: it has begun, or goes on after it was frozen.
     pub fn acts(&mut self, agent: usize, attempt: &AttemptId) -> Result<(), Violation> {
+        self.shares(agent, attempt)?;
         match self.acting.insert(key_of(attempt), (agent, attempt.placement)) {
             None => Ok(()),
             Some((other, placement)) => Err(Violation::new(

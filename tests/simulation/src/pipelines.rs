@@ -53,17 +53,41 @@ pub fn random_run(random: &mut Random, name: &str, body: u64) -> (Submission, bo
         spec["timeouts"] = json!({"pipeline": "30s", "tasks": "12s"});
     }
     let pending = random.one_in(10);
+    let parallel = random.one_in(4).then(|| 1 + random.below(3) as u32);
     if pending {
         spec["status"] = json!("PipelineRunPending");
+    }
+    if random.one_in(2) {
+        share_claims(random, &mut spec);
     }
     let object = json!({"metadata": metadata, "spec": spec});
     let object: PipelineRun = serde_json::from_value(object).expect("a PipelineRun");
     let mut submission = submission(RunObject::PipelineRun(Box::new(object)));
     submission.can_be_released = true;
-    if random.one_in(4) {
-        submission.parallel = Some(1 + random.below(3) as u32);
-    }
+    submission.parallel = parallel;
     (submission, pending)
+}
+
+/// Most tasks write to one of two claims, many of them one after the other.
+fn share_claims(random: &mut Random, spec: &mut Value) {
+    let template = |name: &str| json!({"name": name, "volumeClaimTemplate": {"spec": {}}});
+    spec["workspaces"] = json!([template("w"), template("v")]);
+    spec["pipelineSpec"]["workspaces"] = json!([{"name": "w"}, {"name": "v"}]);
+    for list in ["tasks", "finally"] {
+        let tasks = spec["pipelineSpec"][list].as_array_mut().into_iter().flatten();
+        for (index, task) in tasks.enumerate() {
+            if list == "tasks" && index > 0 && random.one_in(2) {
+                task["runAfter"] = json!([format!("t{}", index - 1)]);
+            }
+            let workspace = match random.below(6) {
+                0 => continue,
+                1 => "v",
+                _ => "w",
+            };
+            task["workspaces"] = json!([{"name": "x", "workspace": workspace}]);
+            task["taskSpec"]["workspaces"] = json!([{"name": "x"}]);
+        }
+    }
 }
 
 fn submission(run: RunObject) -> Submission {

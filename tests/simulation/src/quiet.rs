@@ -11,6 +11,7 @@ use tenon_engine::{AttemptId, RunId};
 use tenon_reporter::history;
 use tenon_store::Store as _;
 
+use crate::client::Ask;
 use crate::oracle::Violation;
 use crate::order::RunOrder;
 use crate::queue::{MS, Micros, SECOND};
@@ -23,6 +24,8 @@ const LIMIT: Micros = 240 * SECOND;
 impl World {
     /// Whether nothing is left to be done; if so, the schedule is over.
     pub fn look(&mut self) -> Result<(), Violation> {
+        self.cancel_what_is_lost();
+        self.open_agents();
         match self.what_is_left() {
             None => self.done = true,
             Some(left) if self.now() > self.healed_at + LIMIT => {
@@ -31,6 +34,19 @@ impl World {
             Some(_) => self.queue.after(500 * MS, Event::Look),
         }
         Ok(())
+    }
+
+    /// An operator lets every agent have work again, as often as one is found that gets none.
+    fn open_agents(&mut self) {
+        let leader = self.leader().and_then(|life| self.machines.get(&life.0)?.running.as_ref());
+        let Some(leader) = leader.filter(|_| self.clients[0].is_idle()) else { return };
+        let agents = &leader.coordinator.replica().meta().agents;
+        let number = |name: &str| name.strip_prefix("agent-")?.parse().ok();
+        let cordoned = agents.iter().filter(|(_, agent)| agent.cordoned);
+        let cordoned: Vec<usize> = cordoned.filter_map(|(name, _)| number(name)).collect();
+        for agent in cordoned {
+            self.ask_for(Ask::Cordon { agent, on: false });
+        }
     }
 
     /// The members, as of the newest configuration.

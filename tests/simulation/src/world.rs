@@ -131,6 +131,8 @@ pub struct World {
     pub cut_off_next_leader: Option<u64>,
     pub duel: Option<Duel>,
     pub done: bool,
+    /// Who has written what is in each snapshot of a claim.
+    pub snapshots: BTreeMap<String, BTreeSet<AttemptId>>,
 }
 
 /// How nodes, agents and clients are named on links.
@@ -171,6 +173,7 @@ impl World {
             cut_off_next_leader: None,
             duel: None,
             done: false,
+            snapshots: BTreeMap::new(),
             settings,
             random,
         }

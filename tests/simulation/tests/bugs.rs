@@ -66,6 +66,11 @@ fn showing_before_the_commit_is_caught() {
 }
 
 #[test]
+fn an_old_snapshot_that_is_taken_for_the_newest_is_caught() {
+    is_caught(Bug::OldSnapshot);
+}
+
+#[test]
 fn applying_differently_is_caught() {
     is_caught(Bug::NondeterministicApply);
 }

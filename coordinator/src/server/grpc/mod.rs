@@ -1,6 +1,7 @@
 //! The gRPC services: each method takes its message apart, asks, and answers. Nothing is decided here.
 
 mod agents;
+mod blobs;
 mod cluster;
 mod control;
 mod events;
@@ -17,6 +18,7 @@ use axum::middleware::from_fn_with_state;
 use futures_util::Stream;
 use tenon_proto::DESCRIPTORS;
 use tenon_proto::agent::v1::agents_server::AgentsServer;
+use tenon_proto::agent::v1::blobs_server::BlobsServer;
 use tenon_proto::control::v1::cluster_server::ClusterServer;
 use tenon_proto::control::v1::control_server::ControlServer;
 use tenon_proto::control::v1::events_server::EventsServer;
@@ -41,6 +43,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 const AGENT_MESSAGE: usize = 64 << 20;
 /// Largest message of a peer: a batch of Raft messages, each with entries of up to a manifest's size.
 const PEER_MESSAGE: usize = 128 << 20;
+/// Largest message with chunks.
+const CHUNKS: usize = 20 << 20;
 /// What a message may have besides a manifest.
 const ENVELOPE: usize = 1 << 20;
 /// The metadata of reads that need no quorum.
@@ -70,6 +74,7 @@ pub fn add(routes: Routes, api: &Api, tasks: &Arc<Tasks>, guard: Guard) -> Resul
         .add_service(FleetServer::new(service.clone()))
         .add_service(TrustServer::new(service.clone()).max_decoding_message_size(ENVELOPE))
         .add_service(AgentsServer::new(service.clone()).max_decoding_message_size(AGENT_MESSAGE))
+        .add_service(BlobsServer::new(service.clone()).max_decoding_message_size(CHUNKS))
         .add_service(PeersServer::new(service.clone()).max_decoding_message_size(PEER_MESSAGE))
         .add_service(HealthServer::new(service))
         .add_service(reflection().build_v1().map_err(Fault::internal)?)

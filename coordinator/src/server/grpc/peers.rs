@@ -3,8 +3,8 @@
 use futures_util::{StreamExt, stream};
 use tenon_proto::raft::v1::peers_server::Peers;
 use tenon_proto::raft::v1::{
-    AdoptReply, AdoptRequest, Chunk, FetchRequest, Header, PeerMessage, PeerReply, peer_message,
-    peer_reply,
+    AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header, PeerMessage,
+    PeerReply, peer_message, peer_reply,
 };
 use tonic::{Request, Response, Status, Streaming};
 
@@ -95,6 +95,20 @@ impl Peers for Service {
         };
         let chunks = self.api.counted("grpc", "peer_fetch", fetch).await?;
         Ok(Response::new(Box::pin(chunks.map(|chunk| chunk.map_err(Status::from)))))
+    }
+
+    async fn chunks(
+        &self,
+        request: Request<ChunksRequest>,
+    ) -> Result<Response<ChunksReply>, Status> {
+        let caller = caller(&request);
+        let request = request.into_inner();
+        let chunks = async {
+            let header = request.header.as_ref().ok_or_else(malformed)?;
+            caller.may_be_node(header.from)?;
+            self.api.node.own_chunks(request).await
+        };
+        Ok(Response::new(self.api.counted("grpc", "peer_chunks", chunks).await?))
     }
 
     async fn adopt(&self, request: Request<AdoptRequest>) -> Result<Response<AdoptReply>, Status> {

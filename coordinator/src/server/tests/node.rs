@@ -6,11 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use tenon_blobs::{ChunkId, Packed};
 use tenon_engine::RunId;
 use tenon_journal::output::{ChunkBuilder, Stream};
 use tenon_proto::agent::v1::Hello;
 use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
-use tenon_proto::raft::v1::{AdoptReply, AdoptRequest, Chunk, FetchRequest, Header};
+use tenon_proto::raft::v1::{
+    AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
+};
 use tenon_trust::{Authority, Done, Trust};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -323,6 +326,22 @@ impl ControlPlane for MadeUp {
     }
 
     async fn fetch(&self, _: FetchRequest) -> Result<Items<Chunk>> {
+        Err(Fault::new("peer/stranger", "who is that?"))
+    }
+
+    async fn missing_chunks(&self, ids: Vec<ChunkId>) -> Result<Vec<ChunkId>> {
+        Ok(ids)
+    }
+
+    async fn put_chunks(&self, _: Vec<Packed>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn get_chunks(&self, _: Vec<ChunkId>) -> Result<Vec<Packed>> {
+        Ok(Vec::new())
+    }
+
+    async fn own_chunks(&self, _: ChunksRequest) -> Result<ChunksReply> {
         Err(Fault::new("peer/stranger", "who is that?"))
     }
 

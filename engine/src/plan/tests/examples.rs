@@ -62,6 +62,59 @@ fn one_volume_of_a_run_is_on_one_agent() {
         "2 agents: 2 do not have the run's volume; \
          the run's volume is on gone, which is out of contact"
     );
+    let only_there = Requirements { unsaved: true, ..at("gone") };
+    assert_eq!(
+        why(vec![agent("a", 1, 0)], only_there),
+        "1 agent: 1 does not have the run's volume; the run's volume is on gone, which is out of \
+         contact, and there is no snapshot of it: start that agent again, or cancel the run"
+    );
+    let apart = Requirements { apart: Some("b".to_owned()), ..at("a") };
+    assert_eq!(
+        why(vec![agent("a", 1, 0)], apart),
+        "1 agent: 1 does not have all of the run's volumes; its volumes are on a and on b, and neither \
+         can move now"
+    );
+}
+
+#[test]
+fn an_attempt_waits_a_while_for_the_agent_that_has_its_files() {
+    let near = Requirements {
+        claims: ["pvc".to_owned()].into(),
+        near: Some("home".to_owned()),
+        ..needs()
+    };
+    let mut board = Board::new(Packing::Spread);
+    board.set_agent(agent("home", 1, 1));
+    board.set_agent(agent("other", 4, 0));
+    board.wait(waiting(1, near.clone()));
+    assert_eq!(board.wave(Time(AFFINITY_MS - 1), 9), []);
+    assert_eq!(board.next_wave(), Some(Time(AFFINITY_MS)));
+    let explained = board.explain(&[waiting(1, near.clone()).attempt]);
+    assert_eq!(
+        explained[0].message,
+        "2 agents: 1 is full: no free slot, 1 can take it in its turn; home has its files, and is \
+         waited for a while"
+    );
+    let mut patient = board.clone();
+    patient.set_used("home", Usage::default());
+    assert_eq!(patient.wave(Time(AFFINITY_MS - 1), 9)[0].agent, "home");
+    // Whoever shares the claim goes with it.
+    let mut sibling = waiting(1, near.clone());
+    (sibling.attempt.task_run, sibling.since) = ("u".to_owned(), Time(5_000));
+    board.wait(sibling);
+    let moved = board.wave(Time(AFFINITY_MS), 9);
+    assert_eq!(moved.iter().map(|it| it.agent.as_str()).collect::<Vec<_>>(), ["other", "other"]);
+    assert_eq!(board.next_wave(), None);
+    // One that gets no new work, or could never take it, is not waited for.
+    for closed in [Closed::Draining, Closed::Cordoned] {
+        let home = Agent { closed: Some(closed), ..agent("home", 1, 0) };
+        let agents = vec![home, agent("other", 1, 0)];
+        let plan = plan(&snapshot(agents, vec![waiting(1, near.clone())]));
+        assert_eq!(placed(&plan), [(1, "other")]);
+    }
+    let selective = Requirements { near: near.near.clone(), ..needs_label("gpu", "true") };
+    let agents = vec![agent("home", 1, 0), labelled(agent("gpu", 1, 0), &[("gpu", "true")])];
+    assert_eq!(placed(&plan(&snapshot(agents, vec![waiting(1, selective)]))), [(1, "gpu")]);
 }
 
 #[test]

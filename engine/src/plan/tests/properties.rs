@@ -45,6 +45,7 @@ fn agents() -> impl Strategy<Value = Vec<Agent>> {
                 images: images.into_iter().map(str::to_owned).collect(),
                 allowed_images: allowed,
                 closed,
+                cannot_restore: index % 4 == 3,
             }
         };
         agents.into_iter().enumerate().map(make).collect()
@@ -57,7 +58,7 @@ type DrawnRequirements = (
     Option<&'static str>,
     BTreeSet<&'static str>,
     Option<&'static str>,
-    Option<usize>,
+    Option<(usize, bool)>,
     (u64, u64),
     u8,
 );
@@ -68,7 +69,7 @@ fn attempts() -> impl Strategy<Value = Vec<Waiting>> {
         proptest::option::weighted(0.3, select(&ZONES[..])),
         btree_set(select(&IMAGES[..]), 0..3),
         proptest::option::weighted(0.3, select(&["p", "q"][..])),
-        proptest::option::weighted(0.1, 0..9usize),
+        proptest::option::weighted(0.2, (0..9usize, any::<bool>())),
         (0..4_000u64, 0..4_000u64),
         0..=100u8,
     );
@@ -77,6 +78,10 @@ fn attempts() -> impl Strategy<Value = Vec<Waiting>> {
         let make = |(index, (run, since, requirements)): (usize, Drawn)| {
             let (namespace, zone, images, claim, home, size, priority) = requirements;
             let (cpu_millis, memory_bytes) = size;
+            let agent = |near: bool| {
+                let drawn = home.filter(|(_, is_near)| *is_near == near);
+                drawn.map(|(index, _)| format!("agent-{index}"))
+            };
             let label = |zone: &str| ("zone".to_owned(), zone.to_owned());
             let mut waiting = waiting(
                 run,
@@ -85,7 +90,10 @@ fn attempts() -> impl Strategy<Value = Vec<Waiting>> {
                     node_selector: zone.map(label).into_iter().collect(),
                     images: BTreeSet::from_iter(images.into_iter().map(str::to_owned)),
                     claims: claim.map(str::to_owned).into_iter().collect(),
-                    home: home.map(|home| format!("agent-{home}")),
+                    home: agent(false),
+                    apart: None,
+                    unsaved: false,
+                    near: agent(true).filter(|_| claim.is_some()),
                     cpu_millis,
                     memory_bytes,
                     priority,
@@ -144,14 +152,10 @@ proptest! {
             }
             if let Some(home) = &needs.home {
                 prop_assert_eq!(home, name);
-            } else {
-                for claim in &needs.claims {
-                    let home = *homes.entry((waiting.attempt.run, claim.as_str())).or_insert(name);
-                    let free = !snapshot.waiting.iter().any(|other| {
-                        other.attempt.run == waiting.attempt.run && other.requirements.home.is_some()
-                    });
-                    prop_assert!(home == *name || !free, "{} and {}", home, name);
-                }
+            }
+            for claim in &needs.claims {
+                let home = *homes.entry((waiting.attempt.run, claim.as_str())).or_insert(name);
+                prop_assert_eq!(home, *name, "a claim has one home");
             }
             prop_assert!(agent.used.attempts <= agent.slots);
             prop_assert!(agent.cpu_millis == 0 || agent.used.cpu_millis <= agent.cpu_millis
@@ -161,6 +165,33 @@ proptest! {
         }
         let explained = plan.explanations.len();
         prop_assert_eq!(explained + placed.len(), snapshot.waiting.len());
+    }
+
+    #[test]
+    fn files_stay_where_they_are_while_that_is_worth_waiting_for(snapshot in snapshots()) {
+        let plan = plan(&snapshot);
+        let known: BTreeMap<&str, &Agent> =
+            snapshot.agents.iter().map(|agent| (agent.name.as_str(), agent)).collect();
+        let placed: BTreeMap<&AttemptId, &str> =
+            plan.placements.iter().map(|it| (&it.attempt, it.agent.as_str())).collect();
+        for waiting in &snapshot.waiting {
+            let (needs, run) = (&waiting.requirements, waiting.attempt.run);
+            let Some(near) = needs.near.as_deref().and_then(|near| known.get(near)) else { continue };
+            let Some(at) = placed.get(&waiting.attempt) else { continue };
+            let worth = match fit::could_fit(near, needs) {
+                Ok(()) | Err(Refusal::Closed(Closed::Down)) => {
+                    waiting.since.plus_millis(AFFINITY_MS) > snapshot.now
+                }
+                Err(_) => false,
+            };
+            let follows = snapshot.waiting.iter().any(|other| {
+                other.attempt != waiting.attempt
+                    && other.attempt.run == run
+                    && !other.requirements.claims.is_disjoint(&needs.claims)
+                    && placed.get(&other.attempt) == Some(at)
+            });
+            prop_assert!(!worth || follows || *at == near.name, "{:?} at {}", waiting, at);
+        }
     }
 
     #[test]

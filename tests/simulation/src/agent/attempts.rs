@@ -31,7 +31,9 @@ impl World {
         }
         state.runs.insert(attempt.run.to_string());
         self.trace.say(self.queue.now(), || format!("agent {agent} begins {attempt}"));
+        self.oracle.uses(&attempt, task.claim_uses.iter().map(|used| used.name.clone()));
         self.oracle.begins(agent, &attempt)?;
+        let failure = self.make_claims(agent, &attempt, &task.claim_uses)?;
         let pod: serde_json::Value = serde_json::from_str(&task.pod_json)
             .map_err(|error| Violation::new("messages fit", format!("a Pod: {error}")))?;
         let steps: VecDeque<String> = pod["steps"]
@@ -40,8 +42,13 @@ impl World {
             .flatten()
             .filter_map(|step| step["name"].as_str().map(str::to_owned))
             .collect();
-        let plan = self.make_up(&steps);
-        let live = Live { plan, number: 1, left: steps, stopping: false, frozen: false };
+        let mut plan = self.make_up(&steps);
+        if let Some(outcome) = failure {
+            plan.truncate(1);
+            plan.push_back((MS, Act::Ends(outcome)));
+        }
+        let uses = task.claim_uses;
+        let live = Live { plan, number: 1, left: steps, stopping: false, frozen: false, uses };
         self.agents[agent].live.insert(attempt.clone(), live);
         self.plan_next(agent, &attempt);
         Ok(())
@@ -144,7 +151,7 @@ impl World {
             }
         } else if state.ended.insert(attempt.clone()) {
             let stopped = proto::ended::Outcome::Stopped(proto::Stopped {});
-            let ended = proto::Ended { outcome: Some(stopped) };
+            let ended = proto::Ended { outcome: Some(stopped), ..Default::default() };
             self.report(agent, &attempt, What::Ended(ended), Vec::new());
         }
         Ok(())
@@ -162,7 +169,12 @@ impl World {
         }
         let Some((_, act)) = live.plan.pop_front() else { return };
         match act {
-            Act::Say(what) => self.report(agent, attempt, what, Vec::new()),
+            Act::Say(what) => {
+                if matches!(what, What::StepStarted(_)) {
+                    self.write_claims(agent, attempt);
+                }
+                self.report(agent, attempt, what, Vec::new());
+            }
             Act::Lines(step, count) => {
                 let number = state.last_number + 1;
                 let (name, life) = (state.name.clone(), state.life);
@@ -178,11 +190,12 @@ impl World {
                 self.report(agent, attempt, What::StepEnded(end), Vec::new());
             }
             Act::Ends(outcome) => {
-                state.live.remove(attempt);
+                let uses = state.live.remove(attempt).map(|live| live.uses).unwrap_or_default();
                 state.ended.insert(attempt.clone());
                 self.oracle.rests(agent, attempt);
                 self.trace.say(self.queue.now(), || format!("agent {agent} ends {attempt}"));
-                let ended = proto::Ended { outcome: Some(outcome) };
+                let workspaces = self.save_claims(agent, attempt, &uses, &outcome);
+                let ended = proto::Ended { outcome: Some(outcome), workspaces };
                 self.report(agent, attempt, What::Ended(ended), Vec::new());
                 self.agents[agent].end_runs();
                 return;

@@ -84,7 +84,8 @@ impl World {
             self.agents[agent].ended.insert(attempt.clone());
             let infra = proto::Infra { reason: reason.to_owned(), message: String::new() };
             let outcome = Some(proto::ended::Outcome::Infra(infra));
-            self.report(agent, &attempt, What::Ended(proto::Ended { outcome }), Vec::new());
+            let ended = proto::Ended { outcome, ..Default::default() };
+            self.report(agent, &attempt, What::Ended(ended), Vec::new());
         }
         self.agents[agent].end_runs();
     }

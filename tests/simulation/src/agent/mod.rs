@@ -5,6 +5,7 @@
 //! and are frozen at the end of the lease even when nobody else is there to do it.
 
 mod attempts;
+mod claims;
 mod lease;
 mod session;
 
@@ -46,6 +47,8 @@ pub struct Agent {
     ended: BTreeSet<AttemptId>,
     runs: BTreeSet<String>,
     ending_runs: Vec<String>,
+    /// By owner and name.
+    claims: BTreeMap<(String, String), claims::Directory>,
 
     // On its machine, besides its process.
     live: BTreeMap<AttemptId, Live>,
@@ -88,6 +91,7 @@ struct Live {
     left: VecDeque<String>,
     stopping: bool,
     frozen: bool,
+    uses: Vec<proto::ClaimUse>,
 }
 
 enum Act {
@@ -115,6 +119,7 @@ impl Agent {
             ended: BTreeSet::new(),
             runs: BTreeSet::new(),
             ending_runs: Vec::new(),
+            claims: BTreeMap::new(),
             live: BTreeMap::new(),
             gone: Vec::new(),
             guarded_until: 0,
@@ -143,7 +148,7 @@ impl Agent {
             running: self.live.keys().map(to_wire).collect(),
             incarnation: format!("spool-{:06}", self.spool),
             runs: self.runs.iter().cloned().collect(),
-            protocol: 1,
+            protocol: 2,
             ..proto::Hello::default()
         }
     }
@@ -173,6 +178,7 @@ impl Agent {
         self.ending_runs = waiting;
         for run in ready {
             self.runs.remove(&run);
+            self.claims.retain(|(owner, _), _| *owner != run);
             self.ended.retain(|attempt| attempt.run.to_string() != run);
         }
     }
@@ -209,6 +215,7 @@ impl Agent {
         (self.last_number, self.told, self.guarded_until) = (0, 0, 0);
         self.ended.clear();
         self.runs.clear();
+        self.claims.clear();
         self.live.clear();
         self.gone.clear();
     }
