@@ -112,7 +112,7 @@ fn an_attempt_waits_a_while_for_the_agent_that_has_its_files() {
         let plan = plan(&snapshot(agents, vec![waiting(1, near.clone())]));
         assert_eq!(placed(&plan), [(1, "other")]);
     }
-    let selective = Requirements { near: near.near.clone(), ..needs_label("gpu", "true") };
+    let selective = Requirements { near: near.near, ..needs_label("gpu", "true") };
     let agents = vec![agent("home", 1, 0), labelled(agent("gpu", 1, 0), &[("gpu", "true")])];
     assert_eq!(placed(&plan(&snapshot(agents, vec![waiting(1, selective)]))), [(1, "gpu")]);
 }
