@@ -285,7 +285,9 @@ async fn run(
         tasks.spawn(handle.clone().export_traces(exporter));
     }
     let shutdown = CancellationToken::new();
-    let mut limits = Limits::default();
+    let usual = Limits::default();
+    let mut limits =
+        Limits { connections: usual.connections.min(machine::open_files() * 3 / 4), ..usual };
     if let Some(seconds) = args.agent_certificate_seconds {
         limits.agent_certificate = Duration::from_secs(seconds);
     }

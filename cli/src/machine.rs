@@ -24,6 +24,22 @@ pub fn memory() -> u64 {
     kib.unwrap_or(0) << 10
 }
 
+/// How many files and connections this process may have open, after it has asked for all it may have.
+pub fn open_files() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes into the struct that it is given, setrlimit reads it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return 1024;
+        }
+        let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) == 0 {
+            limit = wanted;
+        }
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX / 4).min(usize::MAX / 4)
+}
+
 /// Its architecture, as Kubernetes calls it.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

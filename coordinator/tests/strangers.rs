@@ -130,6 +130,35 @@ async fn an_agent_reports_only_of_what_it_was_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_is_sent_again_changes_nothing() {
+    let mut nodes = cluster(1).await;
+    let run = nodes[0].submit().await;
+    let mut agent = Agent::dial(&nodes[0].url, hello("a", "x")).await.unwrap();
+    let attempt = loop {
+        if let Message::Start(start) = agent.hear().await.unwrap() {
+            break start.attempt.unwrap();
+        }
+    };
+    agent.succeed(&attempt).await;
+    nodes[0].until_run_is(&run, "succeeded").await;
+    let path = format!("/v1/runs/{run}/events");
+    let before = nodes[0].get(&path).await;
+    // The same numbers with another story, here and in the next session of the same life; and then a
+    // new number with it.
+    agent.again().end(&attempt, 1).await;
+    let mut next = Agent::dial(&nodes[0].url, hello("a", "x")).await.unwrap();
+    next.end(&attempt, 1).await;
+    next.end(&attempt, 1).await;
+    loop {
+        if let Message::Acknowledge(Acknowledge { number: 10 }) = next.hear().await.unwrap() {
+            break;
+        }
+    }
+    assert_eq!(nodes[0].get(&path).await.text(), before.text());
+    stop(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_no_cluster_says_what_it_needs() {
     let mut node = TestNode::start("lonely").await;
     assert_eq!(node.get("/healthz").await.status, 200);

@@ -10,7 +10,7 @@ pub mod docker;
 pub mod fleet;
 pub mod mount;
 
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -216,6 +216,16 @@ pub fn processes_with(text: &str) -> Vec<u32> {
         String::from_utf8_lossy(&line).replace('\0', " ").contains(text).then_some(pid)
     };
     std::fs::read_dir("/proc").unwrap().filter_map(|entry| of_process(entry.unwrap())).collect()
+}
+
+/// The body of a good answer to a request by HTTP.
+pub fn http_get(address: &str, path: &str) -> Option<String> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.split(' ').nth(1).is_some_and(|code| code == "200").then(|| body.to_owned())
 }
 
 /// Asks `condition` again and again until it holds, within [`LIMIT`].

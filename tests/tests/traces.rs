@@ -156,3 +156,56 @@ fn whoever_leads_goes_on_with_the_trace() {
     assert_eq!(received.tree(), TREE);
     assert_eq!(received.traces(), [TRACE]);
 }
+
+#[test]
+#[ignore = "needs a backend: `cargo xtask traces-backend` starts one"]
+fn a_real_backend_has_the_whole_trace() {
+    let variable = |name| std::env::var(name).expect("`cargo xtask traces-backend` sets it");
+    let (otlp, phoenix) = (variable("TENON_OTLP"), variable("TENON_PHOENIX"));
+    let said = Tenon::host().run(PIPELINE, &["-o", "json", "--otlp-endpoint", &otlp]).expect(0);
+    let events = said.events();
+    let trace = events[0]["traceId"].as_str().unwrap().to_owned();
+    let mut tree = Vec::new();
+    wait_until("the trace in the backend", || {
+        let path = format!("/v1/projects/default/spans?limit=1000&trace_id={trace}");
+        let answer = tenon_tests::http_get(&phoenix, &path).unwrap_or_default();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+        let spans = answer["data"].as_array().cloned().unwrap_or_default();
+        let of_it = spans.iter().filter(|span| span["context"]["trace_id"] == *trace);
+        let of_it: Vec<&serde_json::Value> = of_it.collect();
+        let name_of = |id: &serde_json::Value| {
+            let above = of_it.iter().find(|span| span["context"]["span_id"] == *id);
+            above.map_or("nothing", |above| above["name"].as_str().unwrap()).to_owned()
+        };
+        tree = of_it
+            .iter()
+            .map(|span| {
+                let status = span["status_code"].as_str().unwrap();
+                format!(
+                    "{} > {} {status}",
+                    name_of(&span["parent_id"]),
+                    span["name"].as_str().unwrap()
+                )
+            })
+            .collect();
+        tree.sort();
+        tree.len() == 6
+    });
+    assert_eq!(
+        tree,
+        [
+            "attempt 1 > compile ERROR",
+            "attempt 2 > compile OK",
+            "build > attempt 1 ERROR",
+            "build > attempt 2 OK",
+            "nothing > traced OK",
+            "traced > build OK",
+        ]
+    );
+    // Events and spans are joined by these.
+    let path = format!("/v1/projects/default/spans?limit=1000&trace_id={trace}");
+    let spans = tenon_tests::http_get(&phoenix, &path).unwrap();
+    for event in events.iter().filter(|event| event["kind"] == "step-end") {
+        assert!(spans.contains(event["spanId"].as_str().unwrap()), "{event}");
+    }
+}

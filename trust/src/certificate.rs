@@ -56,7 +56,8 @@ impl Subject {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         match (1..=128).contains(&name.len()) && name.bytes().all(fits) {
             true => Ok(()),
-            false => Err(Error::Name(name.to_owned())),
+            // Whatever was said, what is answered is short.
+            false => Err(Error::Name(name.chars().take(40).collect())),
         }
     }
 }

@@ -12,6 +12,7 @@ mod packages;
 mod registry;
 mod source;
 mod suite;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ usage: cargo xtask TASK [--yes]
   chaos           a fleet of real processes that are killed and cut off: --kills N, --agent-faults N, --partitions N,
                   --around -- COMMAND, --conformance, --calm, --seed S, --backend docker|host, --release
   bench SUITE     print the figures of docs/performance.md as measured here; --json for programs
+  traces-backend  traces in a real backend, which is fetched from the Python package index
   simulate        run schedules of the deterministic simulation: [--seeds N] [--from S] [--bug NAME] [--nodes N] [--trace]
 
   --yes           do not ask before installing packages (CI=true means the same)
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "registry" => registry::serve_until_end_of_input(ask),
         "simulate" => return simulate(rest),
         "chaos" => chaos::chaos(rest, ask),
+        "traces-backend" => traces::backend(),
         "bench" => return ExitCode::from(bench::run(rest) as u8),
         _ => {
             eprint!("{USAGE}");

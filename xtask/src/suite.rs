@@ -38,6 +38,7 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
         ],
     )?;
     let registries = Registries::start()?;
+    let prometheus = packages::program("prometheus", "usr/bin")?;
 
     let start = begin("build");
     run(cargo(&["build", "--locked", "--package", "tenon"]))?;
@@ -45,7 +46,7 @@ pub fn test(words: &[String], ask: bool) -> Result<(), Failure> {
 
     let start = begin("tests");
     let (mut tests, reader) = runner(words);
-    tests.envs(registries.environment());
+    tests.envs(registries.environment()).env("TENON_PROMETHEUS", prometheus);
     count.tests("tests", tests, reader)?;
     done("tests", start);
 

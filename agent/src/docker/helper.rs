@@ -16,6 +16,9 @@ use super::labels;
 use crate::owner::Owner;
 use crate::pod::ENTRYPOINT;
 
+/// What every helper is called in its labels.
+pub const NAME: &str = "helper";
+
 /// What a helper does.
 pub struct Order<'a> {
     /// Any image that is here: nothing of it is needed.
@@ -42,7 +45,10 @@ pub async fn run(
         user: Some("0".to_owned()),
         entrypoint: Some(vec![ENTRYPOINT.to_owned()]),
         cmd: Some(order.args.iter().map(|&arg| arg.to_owned()).collect()),
-        labels: Some(HashMap::from([(labels::OWNER.to_owned(), owner.name())])),
+        labels: Some(HashMap::from([
+            (labels::OWNER.to_owned(), owner.name()),
+            (labels::CONTAINER.to_owned(), NAME.to_owned()),
+        ])),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),
             pid_mode: order.inside.map(|id| format!("container:{id}")),

@@ -109,11 +109,12 @@ impl DockerBackend {
         self.runs_dir().join(run_id)
     }
 
-    /// Removes the containers with that label for which `which` holds; says how many.
+    /// Removes the containers with that label for which `which` holds, given whose it is and whether it is
+    /// a helper; says how many.
     async fn remove_containers(
         &self,
         label: String,
-        which: impl Fn(&str) -> bool,
+        which: impl Fn(&str, bool) -> bool,
     ) -> Result<usize, BackendError> {
         let filters = std::collections::HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
@@ -123,8 +124,10 @@ impl DockerBackend {
             message: error::message(&error),
         })?;
         let ids = found.into_iter().filter_map(|container| {
-            let owner = container.labels?.remove(labels::OWNER)?;
-            which(&owner).then_some(container.id?)
+            let mut labels = container.labels?;
+            let owner = labels.remove(labels::OWNER)?;
+            let is_helper = labels.get(labels::CONTAINER).is_some_and(|name| name == helper::NAME);
+            which(&owner, is_helper).then_some(container.id?)
         });
         let mut ids: Vec<String> = ids.collect();
         let found = ids.len();
@@ -281,7 +284,7 @@ impl Backend for DockerBackend {
         Box::pin(async move {
             let me = self.options.owner.name();
             let label = format!("{}={run_id}", labels::RUN);
-            self.remove_containers(label, |owner| owner == me).await?;
+            self.remove_containers(label, |owner, _| owner == me).await?;
             let dir = self.run_dir(run_id);
             if self.options.keep || keep_claims && claims::of_run(&dir).is_dir() {
                 disown_directory(&dir);
@@ -305,7 +308,11 @@ impl Backend for DockerBackend {
         Box::pin(async move {
             let label = labels::OWNER.to_owned();
             let me = &self.options.owner;
-            let containers = self.remove_containers(label, |owner| me.outlives(owner)).await?
+            let own = me.name();
+            // Nobody waits any more for a helper of our own that an earlier process has begun.
+            let dead =
+                |owner: &str, is_helper: bool| me.outlives(owner) || is_helper && owner == own;
+            let containers = self.remove_containers(label, dead).await?
                 + far::reap_volumes(&self.docker, |owner| me.outlives(owner)).await;
             let data_dir = &self.options.data_dir;
             let directories = PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me);

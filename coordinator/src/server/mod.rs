@@ -58,8 +58,12 @@ pub struct Limits {
     pub subscribers: i64,
     /// A stream of events says that it is alive after so long without an event.
     pub idle: Duration,
+    /// Connections at a time; more are closed at once.
+    pub connections: usize,
     /// How long a connection may take to shake hands, and to say what it wants.
     pub handshake: Duration,
+    /// How long an agent may take to say hello.
+    pub hello: Duration,
     /// How long an agent's certificate is good.
     pub agent_certificate: Duration,
     /// A stream of events from which nothing is taken for so long, though there is something, ends.
@@ -73,7 +77,9 @@ impl Default for Limits {
             probe_bytes: 1 << 20,
             subscribers: 10_000,
             idle: Duration::from_secs(15),
+            connections: 20_000,
             handshake: Duration::from_secs(10),
+            hello: Duration::from_secs(10),
             agent_certificate: Duration::from_secs(30 * 24 * 3600),
             stall: Duration::from_secs(30),
         }

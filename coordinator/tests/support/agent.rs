@@ -40,6 +40,12 @@ impl Agent {
         Ok(Agent { outbox, inbox: session.into_inner(), number: 0 })
     }
 
+    /// Begins with the number 1 again.
+    pub fn again(&mut self) -> &mut Agent {
+        self.number = 0;
+        self
+    }
+
     pub async fn hear(&mut self) -> Result<Message, Status> {
         let message = tokio::time::timeout(super::LATE, self.inbox.message()).await;
         match message.expect("the node says nothing")? {

@@ -360,8 +360,11 @@ impl Run {
         mut outcome: RunOutcome,
         results: Option<BTreeMap<String, tenon_tekton::v1::ParamValue>>,
     ) {
-        // A failure before any agent got anything: what was asked for cannot be run.
-        outcome.rejected |= outcome.status == Status::Failed && self.agents.is_empty();
+        // A failure before any agent got anything: what was asked for cannot be run, unless it only
+        // waited for too long.
+        let verdicts = self.task_runs.iter().filter_map(TaskRunState::end);
+        let waited = verdicts.into_iter().any(|verdict| verdict.kind == VerdictKind::TimedOut);
+        outcome.rejected |= outcome.status == Status::Failed && self.agents.is_empty() && !waited;
         let mut event = self.run_event(Kind::RunEnd, now);
         event.status = Some(outcome.status);
         event.reason = crate::log::non_empty(&outcome.reason);

@@ -27,6 +27,17 @@ fn a_task_run_times_out_for_each_attempt_anew() {
 }
 
 #[test]
+fn a_task_that_no_agent_takes_in_time_was_not_refused() {
+    let mut sim = Sim::new(pipeline_run(json!({
+        "pipelineSpec": {"tasks": [task("t", &[], json!({"timeout": "1s"}))]},
+    })));
+    sim.pass_to_deadline();
+    let outcome = sim.engine.outcome(sim.run).expect("the end");
+    assert_eq!(sim.task_condition("pr-t").1, "TaskRunTimeout");
+    assert_eq!((outcome.status, outcome.rejected), (Status::Failed, false));
+}
+
+#[test]
 fn the_pipeline_timeout_cancels_and_skips_finally() {
     let mut sim = Sim::new(pipeline_run(json!({
         "timeouts": {"pipeline": "3s"},

@@ -2,7 +2,7 @@
 //! of its own, and one interface of this machine's, through which clients reach the coordinators.
 //!
 //! The packet filters that cut a host off are its namespace's own, so nothing else on the machine is
-//! touched. Everything goes when the value is dropped; what a killed suite left behind
+//! touched but a rule for that interface. Everything goes when the value is dropped; what a killed suite left behind
 //! goes when the next one starts.
 
 use std::path::{Path, PathBuf};
@@ -112,7 +112,15 @@ impl Network {
         run("ip", &["-n", &switch, "link", "set", "port0", "master", "bridge0", "up"])?;
         let address = format!("{}/24", self.outside());
         run("ip", &["address", "add", &address, "dev", interface])?;
-        run("ip", &["link", "set", interface, "up"])
+        run("ip", &["link", "set", interface, "up"])?;
+        // Agents reach the containers of this machine's daemon, which probe sidecars. Where there is no
+        // daemon nobody has to reach any.
+        let outside = self.outside();
+        for agent in (1..=self.agents).map(Host::Agent) {
+            let namespace = self.namespace(agent);
+            run("ip", &["-n", &namespace, "route", "add", "default", "via", &outside])?;
+        }
+        run("iptables", &[&["-w", "-I"], &forward(interface)[..]].concat())
     }
 
     fn switch(&self) -> String {
@@ -221,6 +229,7 @@ impl Drop for Network {
     fn drop(&mut self) {
         let mut names: Vec<String> = self.hosts().map(|host| self.namespace(host)).collect();
         names.push(self.switch());
+        let _ = run("iptables", &[&["-w", "-D"], &forward(&self.interface)[..]].concat());
         // The interface goes with its other end; what was never made cannot be removed.
         let _ = run("ip", &["link", "del", &self.interface]);
         for name in names.iter().filter(|name| netns(name).exists()) {
@@ -229,6 +238,11 @@ impl Drop for Network {
             }
         }
     }
+}
+
+/// The rule that lets agents through to containers.
+fn forward(interface: &str) -> [&str; 5] {
+    ["FORWARD", "-i", interface, "-j", "ACCEPT"]
 }
 
 /// What a host is called: `c1`, `a2`.
@@ -251,7 +265,9 @@ fn remove_leftovers() {
         let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         let is_dead = |pid: &str| !Path::new("/proc").join(pid).exists();
         if let Some(pid) = pid.filter(|pid| is_dead(pid)) {
-            let _ = run("ip", &["link", "del", &format!("{INTERFACE}{pid}")]);
+            let interface = format!("{INTERFACE}{pid}");
+            let _ = run("iptables", &[&["-w", "-D"], &forward(&interface)[..]].concat());
+            let _ = run("ip", &["link", "del", &interface]);
             let _ = run("ip", &["netns", "del", &name]);
             // Its pipe, if it had one.
             let _ = std::fs::remove_file(pipe(pid));

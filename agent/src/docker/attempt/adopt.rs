@@ -120,7 +120,7 @@ impl Attempt<'_> {
         self.remove().await;
         let me = self.backend.options.owner.name();
         let label = format!("{}={}", labels::KEY, self.key);
-        if let Err(error) = self.backend.remove_containers(label, |owner| owner == me).await {
+        if let Err(error) = self.backend.remove_containers(label, |owner, _| owner == me).await {
             tracing::warn!(key = %self.key, %error, "containers cannot be removed");
         }
     }

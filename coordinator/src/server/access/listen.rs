@@ -1,21 +1,23 @@
 //! Connections: TLS, and nobody who is slow on purpose.
 //!
 //! A connection is handed to the server when its handshake is done and it has said which protocol it
-//! speaks; until then it costs a task and a timer, and is dropped when either takes too long.
+//! speaks; until then it costs a task and a timer, and is dropped when either takes too long. There is a
+//! number of connections that are never exceeded, however slow those who have them are.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tenon_trust::{Certificate, SharedIdentity, tls};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
@@ -31,6 +33,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const READY: usize = 64;
 /// Connections that may shake hands at a time; more are dropped at once.
 const SHAKING: usize = 4096;
+/// Between two complaints about too many connections.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// What somebody is told who speaks HTTP where TLS is spoken.
 const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     connection: close\r\n\r\nThis port speaks TLS: use https://\n";
@@ -60,6 +64,8 @@ pub async fn listen(
         None => None,
     };
     let mut shaking = JoinSet::new();
+    let room = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = incoming.next() => accepted,
@@ -75,13 +81,19 @@ pub async fn listen(
             }
             None => return Ok(()),
         };
-        if shaking.len() >= SHAKING {
+        let permit = Arc::clone(&room).try_acquire_owned().ok();
+        let Some(permit) = permit.filter(|_| shaking.len() < SHAKING) else {
+            if told.is_none_or(|told| told.elapsed() > TOLD_AGAIN) {
+                told = Some(Instant::now());
+                let open = limits.connections - room.available_permits();
+                tracing::warn!(open, "too many connections: further ones are closed");
+            }
             continue;
-        }
+        };
         let (acceptor, audit, ready) = (acceptor.clone(), audit.clone(), ready.clone());
         shaking.spawn(async move {
             let Ok(from) = stream.peer_addr() else { return };
-            match shake(stream, from, acceptor, limits).await {
+            match shake(stream, from, acceptor, limits, permit).await {
                 Ok(io) => drop(ready.send(Ok(io)).await),
                 Err(Some(why)) => {
                     if let Some(audit) = audit {
@@ -100,6 +112,7 @@ async fn shake(
     from: SocketAddr,
     acceptor: Option<TlsAcceptor>,
     limits: Limits,
+    permit: OwnedSemaphorePermit,
 ) -> Result<Io, Option<String>> {
     let late = |what: &str| Some(format!("{what} did not come in time"));
     let mut connection = Connection { from, certificate: None };
@@ -144,7 +157,7 @@ async fn shake(
         io::Result::Ok(())
     };
     match timeout(limits.handshake, begin).await {
-        Ok(Ok(())) => Ok(Io { stream, begun: begun.freeze(), connection }),
+        Ok(Ok(())) => Ok(Io { stream, begun: begun.freeze(), connection, _permit: permit }),
         Ok(Err(_)) => Err(None),
         Err(_) => Err(late("the first request")),
     }
@@ -155,6 +168,8 @@ pub struct Io {
     stream: Stream,
     begun: Bytes,
     connection: Connection,
+    /// Room for another connection when this one is closed.
+    _permit: OwnedSemaphorePermit,
 }
 
 enum Stream {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use futures_util::stream;
+use prost::Message as _;
 use tenon_proto::agent::v1::agents_server::Agents;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, agent_message};
+use tenon_trust::Subject;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,8 +15,10 @@ use super::{Answers, Service, caller};
 use crate::server::control_plane::Session;
 use crate::server::fault::{Fault, Result};
 
-/// How long an agent has for its first message.
-const HELLO: Duration = Duration::from_secs(10);
+/// Largest hello, in bytes: every member keeps what it says.
+const HELLO: usize = 1 << 20;
+/// Longest name of a life; they are ULIDs.
+const LIFE: usize = 64;
 
 #[tonic::async_trait]
 impl Agents for Service {
@@ -27,7 +31,7 @@ impl Agents for Service {
         let caller = caller(&request);
         let mut inbound = request.into_inner();
         let open = async {
-            let hello = hello(&mut inbound).await?;
+            let hello = hello(&mut inbound, self.api.limits.hello).await?;
             caller.says(format!("as agent {}", hello.name));
             caller.may_be_agent(&hello.name)?;
             self.api.node.session(hello).await
@@ -59,19 +63,41 @@ fn ended() -> Fault {
         .hint("the leader is another node now, or will be soon")
 }
 
-async fn hello(inbound: &mut Streaming<AgentMessage>) -> Result<Hello> {
-    let first = tokio::time::timeout(HELLO, inbound.message()).await;
+async fn hello(inbound: &mut Streaming<AgentMessage>, limit: Duration) -> Result<Hello> {
+    let first = tokio::time::timeout(limit, inbound.message()).await;
     let wrong = |message: &str| Fault::new("invalid/hello", message);
     match first {
         Ok(Ok(Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }))) => {
-            match hello.name.is_empty() {
-                true => Err(wrong("an agent needs a name").field("name")),
-                false => Ok(hello),
-            }
+            check(hello)
         }
         Ok(Ok(_)) => Err(wrong("a session begins with a hello")),
         Ok(Err(status)) => Err(wrong(status.message())),
         Err(_) => Err(wrong("a session begins with a hello, and none came in time")),
+    }
+}
+
+/// Whether a hello can be one: every member keeps what it says, and people see it.
+fn check(hello: Hello) -> Result<Hello> {
+    let wrong = |message: String| Err(Fault::new("invalid/hello", message));
+    let size = hello.encoded_len();
+    if size > HELLO {
+        let message = format!("the hello takes {size} bytes; {HELLO} are allowed");
+        return Err(Fault::new("too-large/hello", message));
+    }
+    if let Err(error) = Subject::check_agent(&hello.name) {
+        return Err(Fault::new(error.code(), error.to_string()).field("name"));
+    }
+    if hello.incarnation.len() > LIFE || hello.incarnation.chars().any(char::is_control) {
+        return wrong("the name of the agent's life is none".to_owned());
+    }
+    let said = hello.labels.iter().flat_map(|(key, value)| [key, value]);
+    let said = said.chain(&hello.backends).chain([&hello.software]);
+    let shows_nothing = said.flat_map(|text| text.chars()).any(char::is_control);
+    match shows_nothing {
+        true => {
+            wrong("labels, backends and the software's name have no control characters".to_owned())
+        }
+        false => Ok(hello),
     }
 }
 

@@ -39,8 +39,9 @@ use super::tasks::Tasks;
 /// What a streaming method answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Largest message of an agent: reports with output.
-const AGENT_MESSAGE: usize = 64 << 20;
+/// Largest message of an agent: reports with output. An agent sends a quarter of a MiB, or one report,
+/// whose output takes 8 MiB at most.
+const AGENT_MESSAGE: usize = 16 << 20;
 /// Largest message of a peer: a batch of Raft messages, each with entries of up to a manifest's size.
 const PEER_MESSAGE: usize = 128 << 20;
 /// Largest message with chunks.

@@ -1,6 +1,7 @@
 //! The server in front of a node that is made up: what it parses, limits and formats. The same with
 //! real nodes is in tests/.
 
+mod hostile;
 mod http;
 mod node;
 mod rights;
