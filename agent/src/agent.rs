@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage};
+use tenon_tekton::pod::Demand;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,10 @@ pub struct AgentOptions {
     pub memory_bytes: u64,
     /// Images that it has, some or all of them.
     pub images: Vec<String>,
+    /// Images that it runs, as patterns with `*`; empty for all.
+    pub allowed_images: Vec<String>,
+    /// What it lets a pod have beyond what every agent does.
+    pub grants: Vec<Demand>,
 }
 
 /// An agent that runs attempts on one backend.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::lease::LeaseView;
 use crate::owner::Owner;
+use crate::policy::Policy;
 use crate::record::{Mark, Marked};
 
 /// A boxed future, so that backends can be trait objects.
@@ -153,6 +154,8 @@ pub struct BackendOptions {
     pub keep: bool,
     /// Which images stand for which.
     pub image_map: crate::ImageMap,
+    /// What tasks may have of this machine.
+    pub policy: Policy,
 }
 
 /// A backend could not do what it was asked.

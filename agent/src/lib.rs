@@ -20,6 +20,7 @@ pub mod mask;
 mod outgoing;
 pub mod owner;
 pub mod pod;
+pub mod policy;
 mod probe;
 pub mod record;
 mod session;

@@ -266,7 +266,8 @@ impl Work {
             cpu_millis: options.cpu_millis,
             memory_bytes: options.memory_bytes,
             images: options.images.clone(),
-            allowed_images: Vec::new(),
+            allowed_images: options.allowed_images.clone(),
+            grants: options.grants.iter().map(ToString::to_string).collect(),
         }
     }
 

@@ -167,6 +167,69 @@ async fn steps_run_in_order_and_share_what_tekton_shares() {
 }
 
 #[tokio::test]
+async fn a_container_has_least_without_asking() {
+    let machine = Machine::new();
+    let status = "grep -E '^(CapBnd|NoNewPrivs):' /proc/self/status | tr -d '\\t'";
+    let with = |mut step: serde_json::Value, security: serde_json::Value| {
+        step["securityContext"] = security;
+        step
+    };
+    let reports = machine
+        .steps(json!([
+            step("least", status),
+            with(step("none", status), json!({"capabilities": {"drop": ["ALL"]}})),
+            with(
+                step("some", status),
+                json!({"capabilities": {"add": ["MKNOD"], "drop": ["ALL"]}, "allowPrivilegeEscalation": true})
+            ),
+            with(
+                step("sealed", "touch /x 2>/dev/null || touch /tmp/x 2>/dev/null || touch ~/x 2>/dev/null || echo sealed
+                                touch /workspace/x && echo open > /dev/shm/x && cat /dev/shm/x"),
+                json!({"readOnlyRootFilesystem": true})
+            ),
+        ]))
+        .await;
+    assert_eq!(
+        reports.log(),
+        "CapBnd:00000000800404fb\nNoNewPrivs:1\nCapBnd:0000000000000000\nNoNewPrivs:1\n\
+         CapBnd:0000000008000000\nNoNewPrivs:0\nsealed\nopen\n"
+    );
+}
+
+#[tokio::test]
+async fn a_probe_may_do_what_its_sidecar_may() {
+    let machine = Machine::new();
+    let reports = Reports::default();
+    let mut sidecar = step("s", "sleep 3000");
+    let probe = "grep -E '^(CapEff|CapBnd|NoNewPrivs|Uid):' /proc/self/status > /workspace/said";
+    sidecar["readinessProbe"] = json!({"exec": {"command": ["sh", "-c", probe]}});
+    sidecar["securityContext"] = json!({"capabilities": {"drop": ["ALL"]}});
+    let shared = json!([{"name": "w", "mountPath": "/workspace"}]);
+    sidecar["volumeMounts"] = shared.clone();
+    let mut reader = step("r", "cat /workspace/said");
+    reader["volumeMounts"] = shared;
+    let mut pod = pod(json!([reader]), json!([sidecar]));
+    pod["volumes"] = json!([{"name": "w", "emptyDir": {}}]);
+    machine.run(pod, &reports, &Cancel::default()).await;
+    let log = reports.log().replace('\t', " ");
+    assert!(log.contains("CapEff: 0000000000000000\nCapBnd: 0000000000000000"), "{log}");
+    assert!(log.contains("NoNewPrivs: 1"), "{log}");
+}
+
+#[tokio::test]
+async fn what_a_machine_does_not_allow_is_refused_on_the_host_too() {
+    let machine = Machine::new();
+    let mut root = step("s", "true");
+    root["securityContext"] = json!({"privileged": true});
+    let reports = Reports::default();
+    let outcome = machine.run(pod(json!([root]), json!([])), &reports, &Cancel::default()).await;
+    assert!(
+        matches!(&outcome, Outcome::Refused(refused) if refused.reason == "PodAdmissionFailed"),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
 async fn the_machine_is_read_only_and_scratch_space_is_private() {
     let machine = Machine::new();
     let marker = tempfile::NamedTempFile::new().unwrap();

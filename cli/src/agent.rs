@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{AgentArgs, GuardArgs, LeaseExpiry};
 use crate::exit::{Exit, Failure};
+use crate::policy::policy;
 use crate::remote::{needs_cluster, runtime};
 use crate::run::backend::{self, Wanted};
 use crate::{joining, machine, random, terminal};
@@ -27,6 +28,7 @@ pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result
     let spool = SpoolOptions { data_dir: data_dir.clone(), limit: args.spool_mib << 20 };
     let (spool, found) = DiskSpool::open(&spool, || random::new_id().to_string())
         .map_err(|error| Failure::new(Exit::Environment, format!("{error} [{}]", error.code())))?;
+    let policy = policy(&args.policy, "tenon agent")?;
     let options = AgentOptions {
         name,
         slots: args.slots.map_or_else(machine::slots, |slots| slots as usize),
@@ -35,6 +37,8 @@ pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result
         cpu_millis: args.cpus.map_or_else(machine::cpu_millis, |cpus| (cpus * 1000.0) as u64),
         memory_bytes: args.memory_mib.map_or_else(machine::memory, |mib| mib << 20),
         images: Vec::new(),
+        allowed_images: policy.images.clone(),
+        grants: policy.grants.clone(),
     };
     runtime()?.block_on(async {
         let dir = data_dir.join("tls");
@@ -118,6 +122,7 @@ async fn serve(
         keep: args.keep,
         image_map: args.image_map.as_deref(),
         backend: args.backend,
+        policy: policy(&args.policy, "tenon agent")?,
         tell: true,
     };
     let backend = backend::open(&wanted).await?;

@@ -103,6 +103,7 @@ fn describe(agent: &Agent) -> String {
     line("memory", &memory(agent));
     line("backends", &agent.backends.join(", "));
     line("images", &agent.allowed_images.join(", "));
+    line("allows", &agent.grants.join(", "));
     for (key, value) in &agent.labels {
         line("label", &format!("{key}={value}"));
     }

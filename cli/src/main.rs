@@ -20,6 +20,7 @@ mod joining;
 mod logs;
 mod machine;
 mod pages;
+mod policy;
 mod random;
 mod remote;
 mod run;

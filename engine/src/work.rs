@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tenon_tekton::pod::Demand;
 
 use crate::plan::Term;
 use crate::{AttemptId, RunId, Time};
@@ -81,6 +82,9 @@ pub struct Requirements {
     pub node_selector: BTreeMap<String, String>,
     /// Images of the steps and sidecars: an agent that has them is better.
     pub images: BTreeSet<String>,
+    /// What it asks for beyond what every agent lets any pod have.
+    #[serde(default)]
+    pub demands: BTreeSet<Demand>,
     /// PersistentVolumeClaims: attempts that use one at the same time do so on one agent.
     pub claims: BTreeSet<String>,
     /// The agent to which one of the claims is bound: another attempt uses it there, or its files are

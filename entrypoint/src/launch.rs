@@ -27,8 +27,10 @@ pub struct Launch {
     pub gid: Option<u32>,
     /// Supplementary groups, when a user or group is given.
     pub groups: Vec<u32>,
-    /// Keep all capabilities; else those of a usual container are left.
-    pub privileged: bool,
+    /// Capabilities that it may ever have, one bit for each number of the kernel's.
+    pub capabilities: u64,
+    /// Mounts that become read-only last of all, without what is mounted below them.
+    pub sealed: Vec<String>,
     /// No program gains rights by being executed.
     pub no_new_privileges: bool,
     /// The program, as seen inside, and its arguments.
@@ -93,7 +95,8 @@ impl Launch {
         e.option(self.uid, Encoder::u32);
         e.option(self.gid, Encoder::u32);
         e.list(&self.groups, |e, group| e.u32(*group));
-        e.bool(self.privileged);
+        e.bytes(&self.capabilities.to_le_bytes());
+        e.strings(&self.sealed);
         e.bool(self.no_new_privileges);
         e.strings(&self.argv);
         e.pairs(&self.env);
@@ -121,8 +124,7 @@ impl Launch {
                     0 => Source::Bind { path: d.str()?, read_only: d.bool()? },
                     1 => {
                         let mode = d.u32()?;
-                        let size = d.bytes()?.try_into().map_err(|_| Malformed("a size"))?;
-                        Source::Tmpfs { mode, size: u64::from_le_bytes(size) }
+                        Source::Tmpfs { mode, size: d.number()? }
                     }
                     _ => return Err(Malformed("unknown kind of mount")),
                 };
@@ -132,13 +134,22 @@ impl Launch {
             uid: d.option(Decoder::u32)?,
             gid: d.option(Decoder::u32)?,
             groups: d.list(Decoder::u32)?,
-            privileged: d.bool()?,
+            capabilities: d.number()?,
+            sealed: d.strings()?,
             no_new_privileges: d.bool()?,
             argv: d.strings()?,
             env: d.pairs()?,
         };
         d.end()?;
         Ok(launch)
+    }
+}
+
+impl Decoder<'_> {
+    /// A number that was written as bytes.
+    fn number(&mut self) -> Result<u64, Malformed> {
+        let bytes = self.bytes()?.try_into().map_err(|_| Malformed("a number"))?;
+        Ok(u64::from_le_bytes(bytes))
     }
 }
 
@@ -163,7 +174,8 @@ mod tests {
             uid: Some(1000),
             gid: None,
             groups: vec![1, 2],
-            privileged: false,
+            capabilities: 1 << 40,
+            sealed: vec!["/".into()],
             no_new_privileges: true,
             argv: vec!["/tekton/bin/entrypoint".into()],
             env: vec![("PATH".into(), "/bin".into())],

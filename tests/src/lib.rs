@@ -70,6 +70,12 @@ impl Tenon {
         self
     }
 
+    /// Lets tasks, here and on agents, mount what is in the working directory.
+    pub fn allowing_its_directory(self) -> Tenon {
+        let dir = self.dir().display().to_string();
+        self.with_env("TENON_ALLOW_HOST_PATH", &dir).with_env("TENON_AGENT_ALLOW_HOST_PATH", &dir)
+    }
+
     /// Whether steps run in Docker.
     pub fn is_docker(&self) -> bool {
         self.backend == "docker"

@@ -115,7 +115,7 @@ fn an_agent_that_is_killed_before_a_step_has_begun_leaves_no_task_behind() {
 
 #[test]
 fn what_a_killed_agent_ran_on_the_host_is_lost_and_done_again() {
-    let mut fleet = Fleet::start(1);
+    let mut fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 1, &[]);
     let yaml = r#"apiVersion: tekton.dev/v1
 kind: TaskRun
 metadata: {name: t}
@@ -193,7 +193,7 @@ fn a_guard_that_is_killed_is_replaced_although_nobody_answers() {
 #[test]
 fn what_is_killed_while_it_is_frozen_does_not_move_once_more() {
     let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &args);
+    let mut fleet = Fleet::start_on(Tenon::docker().allowing_its_directory(), 1, &args);
     let yaml = r#"apiVersion: tekton.dev/v1
 kind: TaskRun
 metadata: {name: t}

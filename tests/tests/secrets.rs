@@ -204,18 +204,18 @@ fn values_stay_where_they_belong(tenon: &Tenon, on_docker: bool) {
 
 #[test]
 fn on_docker() {
-    values_stay_where_they_belong(&Tenon::docker(), true);
+    values_stay_where_they_belong(&Tenon::docker().allowing_its_directory(), true);
 }
 
 #[test]
 fn on_the_host() {
-    values_stay_where_they_belong(&Tenon::host(), false);
+    values_stay_where_they_belong(&Tenon::host().allowing_its_directory(), false);
 }
 
 #[test]
 fn output_as_yaml_and_for_people() {
     for output in ["yaml", "pretty"] {
-        let tenon = Tenon::host();
+        let tenon = Tenon::host().allowing_its_directory();
         let gate = tenon.dir().join("gate");
         tenon.file("gate/open", "");
         let yaml = PIPELINE.replace("GATE", gate.to_str().unwrap());
@@ -227,7 +227,7 @@ fn output_as_yaml_and_for_people() {
 
 #[test]
 fn what_is_wrong_with_a_secret_is_told_without_it() {
-    let tenon = Tenon::host();
+    let tenon = Tenon::host().allowing_its_directory();
     let yaml =
         "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData:\n  a: [hunter2-of-git]\n";
     for args in [&["-o", "json"][..], &[]] {

@@ -121,6 +121,7 @@ impl<'a> Attempt<'a> {
             entrypoint_dir: self.backend.entrypoint_dir.clone(),
             claims: Claims::new(&self.backend.runs_dir(), task),
             sees: self.backend.sees(),
+            policy: self.backend.options.policy.clone(),
         };
         self.plan = pod::build(&self.dir, &place, task, &pod)?;
         let masker = Masker::new(self.plan.secrets.iter().map(Vec::as_slice));
@@ -278,6 +279,7 @@ impl<'a> Attempt<'a> {
             self.backend.trees.use_image(&image.reference);
         }
         let owner = self.network_owner();
+        let pids_limit = self.backend.options.policy.pids_limit;
         let mut bodies = Vec::new();
         for (index, (plan, image)) in self.plans().zip(&images).enumerate() {
             let network = match &owner {
@@ -290,7 +292,8 @@ impl<'a> Attempt<'a> {
             };
             let labels = self.labels(&plan.container);
             let seen = self.as_seen(helper, plan);
-            let body = create::container(&self.plan, &seen, &image.reference, &network, labels);
+            let mut body = create::container(&self.plan, &seen, &image.reference, &network, labels);
+            create::limit_pids(&mut body, pids_limit);
             bodies.push((self.name(&plan.container), body));
         }
         if matches!(owner, Owner::Pause)

@@ -1,10 +1,11 @@
 //! From a plan to what the daemon is told to create.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType};
 
 use crate::pod::{ContainerPlan, ENTRYPOINT, PodPlan, SPEC_DIR, SPEC_FILE};
+use crate::policy::{Capabilities, Rights};
 
 /// How a container is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,23 +30,10 @@ pub fn container(
     let mut body = base(pod, image, network, labels, &entrypoint);
     body.working_dir = plan.working_dir.clone();
     body.user = user(plan);
-    let security = &plan.security;
-    let capabilities = security.capabilities.as_ref();
-    let mut options = Vec::new();
-    if security.allow_privilege_escalation == Some(false) {
-        options.push("no-new-privileges".to_owned());
-    }
-    if security.seccomp_profile["type"] == "Unconfined" {
-        options.push("seccomp=unconfined".to_owned());
-    }
     let host = body.host_config.get_or_insert_default();
     host.mounts = Some(mounts(plan));
     host.tmpfs = Some(tmpfs(plan));
-    host.privileged = security.privileged;
-    host.readonly_rootfs = security.read_only_root_filesystem;
-    host.cap_add = capabilities.map(|capabilities| capabilities.add.clone());
-    host.cap_drop = capabilities.map(|capabilities| capabilities.drop.clone());
-    host.security_opt = Some(options);
+    confine(host, &plan.rights);
     host.group_add = Some(plan.identity.groups.iter().map(i64::to_string).collect());
     host.nano_cpus = plan.resources.nano_cpus;
     host.cpu_shares = plan.resources.cpu_shares;
@@ -67,8 +55,50 @@ pub fn pause(
     body.user = Some("0".to_owned());
     body.working_dir = Some("/".to_owned());
     let host = body.host_config.get_or_insert_default();
+    confine(host, &nothing());
     host.mounts = Some(vec![bind(entrypoint_dir, "/tekton/bin", true)]);
     body
+}
+
+/// At most so many processes and threads; 0 is no limit.
+pub fn limit_pids(body: &mut ContainerCreateBody, limit: u32) {
+    if limit > 0 {
+        body.host_config.get_or_insert_default().pids_limit = Some(i64::from(limit));
+    }
+}
+
+/// The rights of a container that only waits.
+pub fn nothing() -> Rights {
+    let capabilities = Capabilities::Only(BTreeSet::new());
+    Rights { capabilities, read_only_root: true, ..Rights::default() }
+}
+
+/// Has a container run with these rights. All capabilities are named, whatever the daemon's own
+/// default is; its seccomp and AppArmor profiles stay on unless the rights say otherwise.
+pub fn confine(host: &mut HostConfig, rights: &Rights) {
+    let mut options = Vec::new();
+    if rights.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    if rights.seccomp_unconfined {
+        options.push("seccomp=unconfined".to_owned());
+    }
+    if let Some(profile) = &rights.app_armor {
+        options.push(format!("apparmor={profile}"));
+    }
+    host.security_opt = Some(options);
+    host.privileged = Some(rights.privileged);
+    host.readonly_rootfs = Some(rights.read_only_root);
+    if rights.proc_unmasked {
+        (host.masked_paths, host.readonly_paths) = (Some(Vec::new()), Some(Vec::new()));
+    }
+    let names = |names: &BTreeSet<String>| names.iter().cloned().collect();
+    let all = || vec!["ALL".to_owned()];
+    let (add, drop) = match &rights.capabilities {
+        Capabilities::AllBut(dropped) => (all(), names(dropped)),
+        Capabilities::Only(kept) => (names(kept), all()),
+    };
+    (host.cap_add, host.cap_drop) = (Some(add), Some(drop));
 }
 
 fn base(

@@ -50,6 +50,10 @@ pub async fn run(
             (labels::CONTAINER.to_owned(), NAME.to_owned()),
         ])),
         host_config: Some(HostConfig {
+            // It reads and removes what any user has left, or signals processes of any user.
+            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            cap_drop: Some(vec!["ALL".to_owned()]),
+            cap_add: Some(["DAC_OVERRIDE", "FOWNER", "KILL"].map(str::to_owned).to_vec()),
             network_mode: Some("none".to_owned()),
             pid_mode: order.inside.map(|id| format!("container:{id}")),
             mounts: Some(mounts),

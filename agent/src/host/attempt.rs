@@ -80,6 +80,7 @@ async fn run_in(
         sees: Sees::Everything,
         entrypoint_dir: backend.entrypoint_dir.clone(),
         claims: Claims::new(&backend.runs_dir(), task),
+        policy: backend.options.policy.clone(),
     };
     let mut plan = pod::build(dir, &place, task, &pod)?;
     let masker = Masker::new(plan.secrets.iter().map(Vec::as_slice));

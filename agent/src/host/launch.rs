@@ -80,6 +80,13 @@ pub fn launch(
     for one in &plan.tmpfs {
         mounts.push(tmpfs(&one.target, one.mode, one.size));
     }
+    let rights = &plan.rights;
+    let mut sealed = Vec::new();
+    if rights.read_only_root {
+        // As an image's own directories are; what is mounted in them stays as it is.
+        sealed.extend(["/", "/tmp", "/var/tmp"].map(str::to_owned));
+        sealed.extend(Some(home.clone()).filter(|home| home != "/"));
+    }
     let has_user = is_root() && (plan.identity.user.is_some() || plan.identity.group.is_some());
     Ok(Launch {
         user_namespace: !is_root(),
@@ -94,8 +101,9 @@ pub fn launch(
         } else {
             Vec::new()
         },
-        privileged: plan.security.privileged == Some(true),
-        no_new_privileges: plan.security.allow_privilege_escalation == Some(false),
+        capabilities: if rights.privileged { u64::MAX } else { rights.capabilities.bits() },
+        sealed,
+        no_new_privileges: rights.no_new_privileges,
         argv: vec![ENTRYPOINT.to_owned(), "run".to_owned(), format!("{SPEC_DIR}/{SPEC_FILE}")],
         env: vec![
             ("PATH".to_owned(), PATH.to_owned()),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use tenon_proto::agent::v1::{AttemptId, TaskInvocation};
 use tenon_tekton::pod::Pod;
 
+use crate::policy::Policy;
+
 use super::container::{Context, sidecar_plan, step_plan};
 use super::{Claims, Materials, PodDir, PodPlan, Refusal, credentials, volumes};
 
@@ -19,6 +21,8 @@ pub struct Place {
     pub claims: Claims,
     /// What the containers can have of this machine.
     pub sees: Sees,
+    /// What tasks may have of it.
+    pub policy: Policy,
 }
 
 /// What containers can have of the files of the machine that the agent is on.
@@ -51,6 +55,7 @@ pub fn build(
     task: &TaskInvocation,
     pod: &Pod,
 ) -> Result<PodPlan, BuildError> {
+    place.policy.check(pod)?;
     let attempt = task.attempt.clone().unwrap_or_default();
     let materials = Materials::decode(task)?;
     let names: Vec<&str> = pod.steps.iter().map(|step| step.name.as_str()).collect();

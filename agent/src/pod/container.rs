@@ -22,6 +22,7 @@ use super::plan::{
 use super::{
     Materials, PodDir, READY_FILE, RECORD_DIR, SPEC_DIR, Sees, quantity, scripts, volumes,
 };
+use crate::policy::Rights;
 
 /// What all containers of an attempt are planned with.
 pub struct Context<'a> {
@@ -112,7 +113,7 @@ pub fn step_plan(
         tmpfs: vec![super::Tmpfs { target: "/tekton/creds".to_owned(), mode: 0o1777, size: None }],
         working_dir,
         identity: identity(context.pod, step.security_context.as_ref()),
-        security: step.security_context.clone().unwrap_or_default(),
+        rights: rights(context.pod, step.security_context.as_ref())?,
         resources: resources(&step.compute_resources),
         probes: Probes::default(),
         spec,
@@ -161,7 +162,7 @@ pub fn sidecar_plan(
         tmpfs: Vec::new(),
         working_dir,
         identity: identity(context.pod, sidecar.security_context.as_ref()),
-        security: sidecar.security_context.clone().unwrap_or_default(),
+        rights: rights(context.pod, sidecar.security_context.as_ref())?,
         resources: resources(&sidecar.compute_resources),
         probes: Probes {
             readiness: sidecar.readiness_probe.clone(),
@@ -388,6 +389,10 @@ fn identity(pod: &Pod, own: Option<&SecurityContext>) -> Identity {
             .or_else(|| shared.and_then(|shared| shared.run_as_non_root))
             .unwrap_or(false),
     }
+}
+
+fn rights(pod: &Pod, own: Option<&SecurityContext>) -> Result<Rights, Refusal> {
+    Rights::of(own, pod.security_context.as_ref())
 }
 
 fn resources(requirements: &ResourceRequirements) -> Resources {

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tenon_entrypoint::Spec;
-use tenon_tekton::k8s::{Lifecycle, Probe, SecurityContext};
+use tenon_tekton::k8s::{Lifecycle, Probe};
+
+use crate::policy::Rights;
 
 /// Name of the spec file in [`ContainerPlan::spec_dir`].
 pub const SPEC_FILE: &str = "spec";
@@ -62,8 +64,9 @@ pub struct ContainerPlan {
     pub working_dir: Option<String>,
     /// User and groups.
     pub identity: Identity,
-    /// The container's security settings; those of the pod are merged in.
-    pub security: SecurityContext,
+    /// What it may do. Needed only to create the container.
+    #[serde(skip)]
+    pub rights: Rights,
     /// Limits.
     pub resources: Resources,
     /// Readiness, then startup probe of a sidecar, and the ports that probes may name.

@@ -10,15 +10,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tenon_tekton::k8s::{HostPathVolumeSource, KeyToPath, Volume, VolumeProjection};
-use tenon_tekton::pod::Pod;
+use tenon_tekton::pod::{DIRECTORY_DRIVER, Pod};
 
 use super::build::{BuildError, Place, Sees};
 use super::dir::make_dir;
 use super::env::pod_field;
 use super::{Materials, PodDir, Refusal, paths};
-
-/// The CSI driver by which a directory of this machine is bound to a workspace.
-const DIRECTORY_DRIVER: &str = "directory.tenon.dev";
+use crate::policy::Policy;
 
 /// Where a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +109,7 @@ fn make_one(
     }
     if let Some(host) = &volume.host_path {
         let source = match place.sees {
-            Sees::Everything => host_path(volume, host)?,
+            Sees::Everything => host_path(&place.policy, volume, host)?,
             // Whether it is there, and what it is, is for the daemon to see.
             Sees::Mapped | Sees::Copies => absolute(volume, host)?,
         };
@@ -129,6 +127,8 @@ fn make_one(
         if place.sees == Sees::Copies {
             return Err(not_seen(volume, &source));
         }
+        let source = source.canonicalize()?;
+        place.policy.check_path(&format!("the volume \"{}\"", volume.name), &source)?;
         return Ok(Mounted { source, read_only: csi.read_only == Some(true), on_host: false });
     }
     if let Some(kind) = only_in_a_cluster(volume) {
@@ -338,15 +338,23 @@ fn not_seen(volume: &Volume, source: &Path) -> BuildError {
 fn absolute(volume: &Volume, host: &HostPathVolumeSource) -> Result<PathBuf, BuildError> {
     let path = PathBuf::from(&host.path);
     if path.is_absolute() {
-        return Ok(path);
+        // As it was checked: without `..`, which may lead elsewhere behind a symlink.
+        return Ok(PathBuf::from(paths::clean(&host.path)));
     }
     Err(missing(volume, &format!("hostPath \"{}\" is not an absolute path", host.path)))
 }
 
-fn host_path(volume: &Volume, host: &HostPathVolumeSource) -> Result<PathBuf, BuildError> {
+/// The path without symlinks: it is what was checked that is mounted.
+fn host_path(
+    policy: &Policy,
+    volume: &Volume,
+    host: &HostPathVolumeSource,
+) -> Result<PathBuf, BuildError> {
     let path = absolute(volume, host)?;
     let kind = host.r#type.as_deref().unwrap_or_default();
     let refuse = |problem: &str| missing(volume, &format!("hostPath \"{}\" {problem}", host.path));
+    let path = real(&path).map_err(|_| refuse("leads nowhere"))?;
+    policy.check_path(&format!("the volume \"{}\"", volume.name), &path)?;
     if !path.exists() {
         match kind {
             "" | "DirectoryOrCreate" => make_dir(&path, 0o755)?,
@@ -363,4 +371,15 @@ fn host_path(volume: &Volume, host: &HostPathVolumeSource) -> Result<PathBuf, Bu
         return Err(refuse(&format!("is not a {kind}")));
     }
     Ok(path)
+}
+
+/// A path without symlinks, as far as it is there.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let clean = PathBuf::from(paths::clean(&path.to_string_lossy()));
+    let there =
+        clean.ancestors().find(|it| it.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let rest = clean.strip_prefix(there).unwrap_or(Path::new(""));
+    let there = there.canonicalize()?;
+    // Joining nothing would add a slash.
+    Ok(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use serde_json::{Value, json};
 use tenon_agent::backend::{Backend, BackendOptions, BoxFuture, Cancel, Sink};
 use tenon_agent::docker::DockerBackend;
+use tenon_agent::policy::Policy;
 use tenon_agent::record::Marked;
 use tenon_journal::output;
 use tenon_proto::agent::v1::report::What;
@@ -129,10 +130,17 @@ pub struct Machine {
 
 impl Machine {
     pub async fn new() -> Machine {
+        Machine::with(Policy::default()).await
+    }
+
+    pub async fn with(policy: Policy) -> Machine {
         images();
         let data = tempfile::tempdir().unwrap();
-        let options =
-            BackendOptions { data_dir: data.path().to_owned(), ..BackendOptions::default() };
+        let options = BackendOptions {
+            data_dir: data.path().to_owned(),
+            policy,
+            ..BackendOptions::default()
+        };
         let backend = Arc::new(DockerBackend::connect(options).await.unwrap());
         let printed = Arc::default();
         Machine { backend, data, printed }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{BackendChoice, Output};
+use super::{BackendChoice, Output, PolicyArgs};
 
 /// Run a coordinator: one node of a cluster
 ///
@@ -140,6 +140,7 @@ pub enum PlacementChoice {
 #[command(after_help = "Examples:\n  \
     tenon agent --server http://10.0.0.1:7070,http://10.0.0.2:7070\n  \
     tenon agent --name gpu1 --slots 2 --label gpu=true\n  \
+    tenon agent --allow-host-path /srv/cache --allow-image 'registry.example.com/*'\n  \
     tenon agent --config /etc/tenon/agent.toml --print-config")]
 pub struct AgentArgs {
     /// Its name, unique in the fleet [default: the host's name]
@@ -193,6 +194,10 @@ pub struct AgentArgs {
     /// Leave containers and directories behind for inspection
     #[arg(long)]
     pub keep: bool,
+
+    /// What tasks may have.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 
     /// Print all options as they hold, each with where it is from, and end
     #[arg(long)]

@@ -8,6 +8,7 @@ mod cluster;
 mod dev;
 mod history;
 mod inspect;
+mod policy;
 mod run;
 mod trust;
 
@@ -29,6 +30,7 @@ pub use inspect::{
     CompletionsArgs, DoctorArgs, GraphArgs, GraphFormat, ListArgs, ManArgs, ValidateArgs,
     VersionArgs,
 };
+pub use policy::PolicyArgs;
 pub use run::{BackendChoice, RunArgs};
 pub use trust::{CertificatesArgs, CertificatesCommand, TokensArgs, TokensCommand};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{FileArgs, Output};
+use super::{FileArgs, Output, PolicyArgs};
 
 /// Run pipelines and tasks, here or on a cluster
 ///
@@ -75,6 +75,10 @@ pub struct RunArgs {
     /// A file of image replacements: each line `GLOB REPLACEMENT`
     #[arg(long, value_name = "FILE")]
     pub image_map: Option<PathBuf>,
+
+    /// What tasks may have.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 
     /// Namespace of objects that name none
     #[arg(long, default_value = "default", value_name = "NAME")]

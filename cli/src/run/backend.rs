@@ -7,6 +7,7 @@ use tenon_agent::ImageMap;
 use tenon_agent::backend::{Backend, BackendError, BackendOptions};
 use tenon_agent::detect::{self, detect};
 use tenon_agent::owner::Owner;
+use tenon_agent::policy::Policy;
 
 use crate::args::BackendChoice;
 use crate::exit::{Exit, Failure};
@@ -24,6 +25,8 @@ pub struct Wanted<'a> {
     pub image_map: Option<&'a Path>,
     /// Which one.
     pub backend: BackendChoice,
+    /// What tasks may have of this machine.
+    pub policy: Policy,
     /// Tell the user which one it is, and why.
     pub tell: bool,
 }
@@ -35,6 +38,7 @@ pub async fn open(wanted: &Wanted<'_>) -> Result<Arc<dyn Backend>, Failure> {
         owner: wanted.owner.clone(),
         keep: wanted.keep,
         image_map: image_map(wanted.image_map)?,
+        policy: wanted.policy.clone(),
     };
     let choice = match wanted.backend {
         BackendChoice::Auto => detect::BackendChoice::Auto,

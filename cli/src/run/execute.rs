@@ -2,6 +2,7 @@
 //! other. The only file of the command line that touches the coordinator.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use tenon_agent::owner::Owner;
@@ -12,6 +13,7 @@ use tenon_engine::RunId;
 use tenon_engine::command::{CancelMode, RunObject};
 use tenon_reporter::follow::Finish;
 use tenon_reporter::spans;
+use tenon_tekton::pod::Demand;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ use super::signals::{Signals, Wish};
 use super::{Settings, exit_of, store, traces};
 use crate::args::{BackendChoice, Output};
 use crate::exit::{Exit, Failure};
+use crate::policy::policy;
 use crate::{machine, random, terminal};
 
 /// Messages that may wait in either direction of the session.
@@ -40,7 +43,7 @@ pub fn execute(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
 
 async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Failure> {
     let signals = Signals::listen()?;
-    let backend = backend::open(&wanted(settings)).await?;
+    let backend = backend::open(&wanted(settings)?).await?;
     let (to_agent, inbox) = mpsc::channel(SESSION);
     let (outbox, from_agent) = mpsc::channel(SESSION);
     let options = LocalOptions { state_dir: settings.state_dir.clone(), grace_ms: GRACE_MS };
@@ -217,17 +220,27 @@ fn remarks(
     })
 }
 
-fn wanted(settings: &Settings) -> Wanted<'_> {
+fn wanted(settings: &Settings) -> Result<Wanted<'_>, Failure> {
     let args = &settings.args;
+    let mut policy = policy(&args.policy, "tenon run")?;
+    policy.grants.extend(args.workspace.iter().filter_map(|text| directory(text)));
     let chosen_by_tenon = args.backend == BackendChoice::Auto;
-    Wanted {
+    Ok(Wanted {
         owner: Owner::Process,
         data_dir: settings.state_dir.join("agent"),
         keep: args.keep,
         image_map: args.image_map.as_deref(),
         backend: args.backend,
+        policy,
         tell: (chosen_by_tenon && !args.quiet) || args.debug,
-    }
+    })
+}
+
+/// Whoever binds a directory to a workspace lets the run have it.
+fn directory(workspace: &str) -> Option<Demand> {
+    let (_, source) = workspace.split_once('=')?;
+    let path = Path::new(source).canonicalize().ok()?;
+    Some(Demand::HostPath(path.to_str()?.to_owned()))
 }
 
 /// How many attempts at a time: what the user says, else what the machine can do.

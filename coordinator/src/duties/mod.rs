@@ -170,6 +170,7 @@ impl Duties {
                         // To wait for an agent that fits would be to wait for ever.
                         let requirements = Arc::make_mut(&mut requirements);
                         requirements.node_selector.clear();
+                        requirements.demands.clear();
                         requirements.affinity.clear();
                         (requirements.home, requirements.apart, requirements.near) =
                             (None, None, None);

@@ -157,6 +157,8 @@ impl Duties {
             used: engine.used().get(name).copied().unwrap_or_default(),
             images: images.unwrap_or_default(),
             allowed_images: offer.allowed_images,
+            // What this node does not know is as if it were not granted.
+            grants: offer.grants.iter().filter_map(|grant| grant.parse().ok()).collect(),
             closed,
             cannot_restore: session.is_some_and(|it| it.hello.protocol < RESTORES),
         });

@@ -10,13 +10,11 @@ use tenon_tekton::k8s::{
     ConfigMapVolumeSource, CsiVolumeSource, EmptyDirVolumeSource, SecretVolumeSource,
 };
 use tenon_tekton::load::Bundle;
+use tenon_tekton::pod::DIRECTORY_DRIVER;
 use tenon_tekton::v1::WorkspaceBinding;
 
 use super::error::{Error, Result};
 use super::{Front, Request};
-
-/// The name of the driver that mounts a directory of the agent's machine.
-const DIRECTORY_DRIVER: &str = "directory.tenon.dev";
 
 /// Puts the workspaces of the request over those of a run.
 pub(super) fn apply(

@@ -93,6 +93,7 @@ fn show(name: &str, record: &AgentRecord, used: &BTreeMap<String, Usage>) -> Age
         memory_bytes: offer.memory_bytes,
         memory_bytes_used: used.memory_bytes,
         allowed_images: offer.allowed_images,
+        grants: offer.grants,
         seen_at: record.seen.to_string(),
         drain_deadline: deadline.as_ref().map(Time::to_string).unwrap_or_default(),
         software: offer.software,

@@ -68,6 +68,8 @@ pub struct Offer {
     pub backends: Vec<String>,
     /// Images that it runs, as patterns with `*`; empty for all.
     pub allowed_images: Vec<String>,
+    /// What it lets a pod have beyond what every agent does, as [`tenon_tekton::pod::Demand`]s.
+    pub grants: Vec<String>,
     /// Its software, for people.
     pub software: String,
 }
@@ -89,6 +91,7 @@ impl Offer {
             labels,
             backends: hello.backends.clone(),
             allowed_images: hello.allowed_images.clone(),
+            grants: hello.grants.clone(),
             software: hello.software.clone(),
         }
     }

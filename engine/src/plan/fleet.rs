@@ -8,6 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tenon_tekton::pod::Demand;
+
 use super::{Agent, Packing, fit};
 use crate::work::{Requirements, Usage};
 
@@ -30,6 +32,7 @@ struct Kind {
     affinity: Vec<super::Term>,
     /// Only where some agent does not run every image.
     images: BTreeSet<String>,
+    demands: BTreeSet<Demand>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +114,7 @@ impl Fleet {
             let before = &entry.agent;
             let stays = before.labels == agent.labels
                 && before.allowed_images == agent.allowed_images
+                && before.grants == agent.grants
                 && before.images == agent.images;
             let name = name.clone();
             if stays {
@@ -233,6 +237,7 @@ impl Fleet {
                 0 => BTreeSet::new(),
                 _ => requirements.images.clone(),
             },
+            demands: requirements.demands.clone(),
         };
         if let Some(id) = self.kinds.get(&kind) {
             return *id;
@@ -361,6 +366,7 @@ impl Kind {
             node_selector: self.node_selector.clone(),
             affinity: self.affinity.clone(),
             images: self.images.clone(),
+            demands: self.demands.clone(),
             ..Requirements::default()
         }
     }

@@ -19,12 +19,14 @@ mod words;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tenon_tekton::pod::Demand;
+
 use crate::work::{Requirements, Usage};
 use crate::{AttemptId, Time};
 
 pub use affinity::{Expression, Term, required_terms};
 pub use board::{AFFINITY_MS, Board, PATIENCE_MS};
-pub use fit::{Refusal, image_is_allowed};
+pub use fit::Refusal;
 pub use queue::{POINT_MS, Position, turn};
 
 /// How agents are chosen that fit equally.
@@ -70,6 +72,8 @@ pub struct Agent {
     pub images: BTreeSet<String>,
     /// Images that it runs, as patterns with `*`; empty for all.
     pub allowed_images: Vec<String>,
+    /// What it lets a pod have beyond what every agent does.
+    pub grants: Vec<Demand>,
     /// Why it gets no new work, if it gets none.
     pub closed: Option<Closed>,
     /// It cannot make a claim of a snapshot.

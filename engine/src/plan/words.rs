@@ -103,6 +103,9 @@ fn words(refusal: &Refusal, found: &Found, requirements: &Requirements) -> Strin
             format!("{} not match the node affinity ({terms})", choose("does", "do"))
         }
         Refusal::Image(image) => format!("may not run image {image}"),
+        Refusal::Demand(demand) => {
+            format!("{} not allow {demand} (--allow-{demand})", choose("does", "do"))
+        }
         Refusal::Volume if requirements.apart.is_some() => {
             format!("{} not have all of the run's volumes", choose("does", "do"))
         }

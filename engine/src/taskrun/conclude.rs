@@ -300,6 +300,7 @@ fn requirements_of(
         namespace: pod.namespace.clone(),
         node_selector: template.map(|template| template.node_selector.clone()).unwrap_or_default(),
         images: images.cloned().collect(),
+        demands: pod.demands(),
         claims: pod.claims().into_keys().map(str::to_owned).collect(),
         home: None,
         apart: None,

@@ -1,8 +1,11 @@
-//! `enter`: runs a command inside a container that `launch` made, for probes and hooks.
+//! `enter`: runs a command inside a container that `launch` made, for probes and hooks. The command
+//! is who the container's process 1 is, and may do what that may do.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::{Command, ExitCode};
+
+use super::identity::Of;
 
 /// Runs it with this environment; the exit code is the command's. `keeper` is the process id of
 /// the container's launcher, whose only child is the container's process 1.
@@ -33,6 +36,9 @@ fn join(keeper: &str) -> io::Result<()> {
         children.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
     let own = std::fs::read_link("/proc/self/ns/user")?;
     let other = std::fs::read_link(format!("/proc/{child}/ns/user"))?;
+    let missing = || io::Error::from(io::ErrorKind::InvalidData);
+    let status = std::fs::read_to_string(format!("/proc/{child}/status"))?;
+    let first = Of::read(&status).ok_or_else(missing)?;
     let mut kinds =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if own != other {
@@ -41,11 +47,11 @@ fn join(keeper: &str) -> io::Result<()> {
     // SAFETY: plain calls on numbers; the descriptor is closed by the end of this short program.
     unsafe {
         let process = libc::syscall(libc::SYS_pidfd_open, child, 0);
-        let process =
-            i32::try_from(process).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let process = i32::try_from(process).map_err(|_| missing())?;
         if process < 0 || libc::setns(process, kinds) < 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    std::env::set_current_dir("/")
+    std::env::set_current_dir("/")?;
+    first.assume(own != other)
 }

@@ -73,6 +73,7 @@ fn become_container(launch: &Launch) -> String {
     let prepared = mounts::make(launch)
         .and_then(|()| namespaces::set_host_name(&launch.hostname))
         .and_then(|()| mounts::enter(&launch.cwd))
+        .and_then(|()| mounts::seal(&launch.sealed))
         .and_then(|()| identity::become_user(launch));
     if let Err(why) = prepared {
         return why;

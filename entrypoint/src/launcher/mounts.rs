@@ -62,6 +62,16 @@ pub fn enter(cwd: &str) -> Result<(), String> {
     std::env::set_current_dir(cwd).map_err(|e| format!("cannot change to {cwd}: {e}"))
 }
 
+/// Makes mounts read-only, without those below them.
+pub fn seal(targets: &[String]) -> Result<(), String> {
+    for target in targets {
+        let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+        mount(None, target, None, flags, None)
+            .map_err(|e| format!("cannot make {target} read-only: {e}"))?;
+    }
+    Ok(())
+}
+
 fn said(what: &'static str) -> impl Fn(io::Error) -> String {
     move |error| format!("cannot {what}: {error}")
 }

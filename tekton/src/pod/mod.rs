@@ -18,6 +18,8 @@
 
 mod access;
 mod check;
+mod demands;
+mod images;
 mod merge;
 mod plan;
 mod quantity;
@@ -33,6 +35,8 @@ use crate::k8s::{HostAlias, LocalObjectReference, PodSecurityContext, Volume};
 use crate::v1::{Sidecar, Step};
 
 pub use access::ClaimAccess;
+pub use demands::{Asked, DIRECTORY_DRIVER, Demand, capability, path_demands};
+pub use images::{image_is_allowed, image_matches};
 pub use plan::{Plan, PlanError, PlanInput, claims, plan};
 pub use requests::Requests;
 pub use workspaces::claim_templates;

@@ -80,6 +80,8 @@ impl Agents {
         command.arg(format!("--net={}", namespace.display())).arg(&self.binary);
         let name = self.name(number).to_owned();
         command.args(["agent", "--name", &name, "--slots", "4"]);
+        // Where the suite looks at what steps have written.
+        command.arg("--allow-host-path").arg(&self.dir);
         command.args(["--backend", self.backend.name(), "--server", &self.servers]);
         let child = spawn(command, &self.dir, &name)?;
         let agent = &mut self.agents[number - 1];

@@ -145,6 +145,13 @@ fn why_an_attempt_waits() {
     choosy.memory_bytes = 1 << 30;
     let busybox = Requirements { images: ["busybox".to_owned()].into(), ..needs() };
     assert_eq!(why(vec![choosy.clone()], busybox), "1 agent: 1 may not run image busybox");
+    let demands = ["privileged".parse().unwrap(), "host-path=/a".parse().unwrap()].into();
+    let rights = Requirements { demands, ..needs() };
+    choosy.grants = vec!["host-path=/".parse().unwrap()];
+    assert_eq!(
+        why(vec![choosy.clone()], rights),
+        "1 agent: 1 does not allow privileged (--allow-privileged)"
+    );
     choosy.used.memory_bytes = 768 << 20;
     let message = why(vec![choosy], Requirements { memory_bytes: 3 << 28, ..needs() });
     assert_eq!(message, "1 agent: 1 is full: needs 768 MiB of memory, 256 MiB free");

@@ -6,14 +6,27 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use tenon_tekton::pod::image_is_allowed;
+
 use super::*;
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
 const ZONES: [&str; 3] = ["x", "y", "z"];
 const IMAGES: [&str; 4] = ["r/one", "r/two", "s/three", "s/four"];
 
-type DrawnAgent =
-    (&'static str, u32, u64, u64, (u32, u64, u64), Vec<&'static str>, Vec<String>, Option<Closed>);
+const GRANTS: [&str; 3] = ["privileged", "host-path=/data", "capability=ALL"];
+const DEMANDS: [&str; 3] = ["privileged", "host-path=/data/a", "capability=BPF"];
+
+type DrawnAgent = (
+    &'static str,
+    u32,
+    u64,
+    u64,
+    (u32, u64, u64),
+    Vec<&'static str>,
+    (Vec<String>, Vec<&'static str>),
+    Option<Closed>,
+);
 
 fn agents() -> impl Strategy<Value = Vec<Agent>> {
     let closed = prop_oneof![
@@ -29,12 +42,12 @@ fn agents() -> impl Strategy<Value = Vec<Agent>> {
         prop_oneof![Just(0), 1_000..8_000u64],
         (0..3u32, 0..3_000u64, 0..3_000u64),
         subsequence(&IMAGES[..], 0..4),
-        allowed,
+        (allowed, subsequence(&GRANTS[..], 0..3)),
         closed,
     );
     vec(one, 0..9).prop_map(|agents| {
         let make = |(index, drawn): (usize, DrawnAgent)| {
-            let (zone, slots, cpu, memory, used, images, allowed, closed) = drawn;
+            let (zone, slots, cpu, memory, used, images, (allowed, grants), closed) = drawn;
             Agent {
                 name: format!("agent-{index}"),
                 labels: [("zone".to_owned(), str::to_owned(zone))].into(),
@@ -44,6 +57,7 @@ fn agents() -> impl Strategy<Value = Vec<Agent>> {
                 used: Usage { attempts: used.0, cpu_millis: used.1, memory_bytes: used.2 },
                 images: images.into_iter().map(str::to_owned).collect(),
                 allowed_images: allowed,
+                grants: grants.into_iter().map(|grant| grant.parse().unwrap()).collect(),
                 closed,
                 cannot_restore: index % 4 == 3,
             }
@@ -59,7 +73,7 @@ type DrawnRequirements = (
     BTreeSet<&'static str>,
     Option<&'static str>,
     Option<(usize, bool)>,
-    (u64, u64),
+    ((u64, u64), Option<&'static str>),
     u8,
 );
 
@@ -70,13 +84,13 @@ fn attempts() -> impl Strategy<Value = Vec<Waiting>> {
         btree_set(select(&IMAGES[..]), 0..3),
         proptest::option::weighted(0.3, select(&["p", "q"][..])),
         proptest::option::weighted(0.2, (0..9usize, any::<bool>())),
-        (0..4_000u64, 0..4_000u64),
+        ((0..4_000u64, 0..4_000u64), proptest::option::weighted(0.2, select(&DEMANDS[..]))),
         0..=100u8,
     );
     let one = (0..6u128, 0..200_000i64, requirements);
     vec(one, 0..30).prop_map(|attempts| {
         let make = |(index, (run, since, requirements)): (usize, Drawn)| {
-            let (namespace, zone, images, claim, home, size, priority) = requirements;
+            let (namespace, zone, images, claim, home, (size, demand), priority) = requirements;
             let (cpu_millis, memory_bytes) = size;
             let agent = |near: bool| {
                 let drawn = home.filter(|(_, is_near)| *is_near == near);
@@ -98,6 +112,7 @@ fn attempts() -> impl Strategy<Value = Vec<Waiting>> {
                     memory_bytes,
                     priority,
                     affinity: Vec::new(),
+                    demands: demand.into_iter().map(|demand| demand.parse().unwrap()).collect(),
                 },
             );
             waiting.attempt.task_run = format!("t{index}");
@@ -146,6 +161,9 @@ proptest! {
             prop_assert_eq!(before[name].closed, None);
             for (key, value) in &needs.node_selector {
                 prop_assert_eq!(agent.labels.get(key), Some(value));
+            }
+            for demand in &needs.demands {
+                prop_assert!(demand.is_granted(&agent.grants), "{} on {}", demand, name);
             }
             for image in &needs.images {
                 prop_assert!(image_is_allowed(&agent.allowed_images, image));
