@@ -57,6 +57,25 @@ async fn steps_run_in_order_and_share_what_tekton_shares() {
 }
 
 #[tokio::test]
+async fn a_step_says_what_it_has_used() {
+    let machine = Machine::new().await;
+    let ran = machine
+        .run(json!({"steps": [
+            {"script": "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done"},
+            {"script": "dd if=/dev/zero of=/file bs=1M count=8 2>/dev/null; sync"},
+            {"script": "x=$(head -c 30000000 /dev/zero | tr '\\0' x); exit 3"},
+            {"script": "never"},
+        ]}))
+        .await;
+    let usage = |step: &str| ran.step(step).usage.unwrap_or_default();
+    // Neither is measured: loops and files of this size cost at least so much on any machine.
+    assert!(usage("s0").cpu_micros > Some(10_000), "{:?}", usage("s0"));
+    assert!(usage("s1").io_write_bytes >= Some(8 << 20), "{:?}", usage("s1"));
+    assert!(usage("s2").memory_peak_bytes >= Some(30_000_000), "{:?}", usage("s2"));
+    assert_eq!(ran.step("s3").usage, None);
+}
+
+#[tokio::test]
 async fn commands_of_images() {
     let machine = Machine::new().await;
     let ran = machine

@@ -167,6 +167,23 @@ async fn steps_run_in_order_and_share_what_tekton_shares() {
 }
 
 #[tokio::test]
+async fn a_step_says_what_it_has_used() {
+    let machine = Machine::new();
+    let reports = machine
+        .steps(json!([
+            step("loop", "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done"),
+            step("write", "head -c 8388608 /dev/zero > /workspace/file"),
+        ]))
+        .await;
+    let steps = reports.steps();
+    let usage = |step: &str| steps[step].usage.unwrap_or_default();
+    assert!(usage("loop").cpu_micros > Some(10_000), "{:?}", usage("loop"));
+    assert!(usage("loop").memory_peak_bytes > Some(100_000), "{:?}", usage("loop"));
+    // The directory may be in memory, where nothing is written to a disk.
+    assert!(usage("write").io_write_bytes.is_some(), "{:?}", usage("write"));
+}
+
+#[tokio::test]
 async fn a_container_has_least_without_asking() {
     let machine = Machine::new();
     let status = "grep -E '^(CapBnd|NoNewPrivs):' /proc/self/status | tr -d '\\t'";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tenon_engine::Time;
+use tenon_engine::usage::ResourceUsage;
 use tenon_reporter::filter::Filter;
 use tenon_reporter::follow::{Screen, follow};
 use tenon_reporter::history::{PrunePolicy, RunStatus, Store, Summary};
@@ -99,6 +100,21 @@ fn took(run: &Summary) -> String {
     }
 }
 
+/// What a run's steps have used, as a line; nothing where nothing is known.
+pub fn used(usage: Option<ResourceUsage>) -> String {
+    let usage = usage.unwrap_or_default();
+    let cpu = usage.cpu_micros.map(|micros| format!("{:.1}s of CPU", micros as f64 / 1e6));
+    let of_bytes = |count: Option<u64>, words: &str| Some(format!("{} {words}", bytes(count?)));
+    let parts = [
+        cpu,
+        of_bytes(usage.memory_peak_bytes, "of memory at most"),
+        of_bytes(usage.io_read_bytes, "read"),
+        of_bytes(usage.io_write_bytes, "written"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { String::new() } else { format!("used {}\n", parts.join(", ")) }
+}
+
 /// How long ago that was.
 pub fn ago(time: Time) -> String {
     let seconds = (terminal::now().0 - time.0).max(0) / 1000;
@@ -142,7 +158,8 @@ fn show(store: &Store, args: &RunsShowArgs) -> Result<Exit, Failure> {
                 run.id,
                 run.status.as_str()
             );
-            terminal::print(&(head + &String::from_utf8_lossy(&text)))?;
+            let text = String::from_utf8_lossy(&text);
+            terminal::print(&format!("{head}{text}{}", used(run.usage)))?;
         }
     }
     Ok(Exit::Success)

@@ -7,7 +7,8 @@ use tenon_engine::RunId;
 use tenon_engine::explain::Explanation;
 use tenon_engine::plan;
 use tenon_proto::control::v1::{
-    ExplainRunResponse, Member as WireMember, Run, TaskCounts, TaskExplanation,
+    ExplainRunResponse, Member as WireMember, Run, RunUsage, TaskCounts,
+    TaskExplanation,
 };
 use tenon_reporter::history::RunStatus;
 use tokio::sync::watch;
@@ -42,6 +43,12 @@ pub(crate) fn run(record: &RunRecord) -> Run {
         exit_code: summary.exit_code,
         rerun_of: record.rerun_of.map(|run| run.to_string()),
         last_seq: record.last_seq,
+        usage: summary.usage.map(|used| RunUsage {
+            cpu_seconds: used.cpu_micros.map(|micros| micros as f64 / 1e6),
+            memory_peak_bytes: used.memory_peak_bytes,
+            io_read_bytes: used.io_read_bytes,
+            io_write_bytes: used.io_write_bytes,
+        }),
     }
 }
 

@@ -2,6 +2,7 @@
 //! lacks a part is refused, never guessed at.
 
 use tenon_engine::report::{Ending, Outcome, StepEnd, Transfer, WorkspaceUse};
+use tenon_engine::usage::ResourceUsage;
 use tenon_engine::{AttemptId, Report, RunId, Time};
 use tenon_proto::agent::v1 as proto;
 
@@ -113,5 +114,11 @@ fn step_end_from_wire(ended: proto::StepEnded) -> StepEnd {
         message: ended.message,
         image_id: ended.image_id,
         container_id: ended.container_id,
+        usage: ended.usage.map(|used| ResourceUsage {
+            cpu_micros: used.cpu_micros,
+            memory_peak_bytes: used.memory_peak_bytes,
+            io_read_bytes: used.io_read_bytes,
+            io_write_bytes: used.io_write_bytes,
+        }),
     }
 }

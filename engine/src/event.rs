@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tenon_tekton::v1::ParamValue;
 
 use crate::report::WorkspaceUse;
+use crate::usage::ResourceUsage;
 use crate::{RunId, Time};
 
 /// What happened.
@@ -112,6 +113,8 @@ pub struct Event {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ResourceUsage>,
     /// Of `task-end`: since the task's first attempt could be placed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_duration_ms: Option<i64>,
@@ -171,6 +174,7 @@ impl Event {
             message: None,
             exit_code: None,
             duration_ms: None,
+            usage: None,
             task_duration_ms: None,
             workspaces: Vec::new(),
             results: None,

@@ -26,6 +26,7 @@ mod taskrun;
 mod tests;
 pub mod time;
 pub mod trace;
+pub mod usage;
 pub mod work;
 
 pub use claims::Claim;

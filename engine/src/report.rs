@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
+use crate::usage::ResourceUsage;
 
 /// One report about one attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +97,7 @@ impl Report {
             Report::StepEnded { time, end } => {
                 believe(time);
                 end.started_at.iter_mut().for_each(believe);
+                end.usage.iter_mut().for_each(ResourceUsage::believe);
             }
         }
     }
@@ -167,6 +169,9 @@ pub struct StepEnd {
     pub image_id: String,
     /// The container's id, `docker://…`.
     pub container_id: String,
+    /// What it has used, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ResourceUsage>,
 }
 
 /// Tekton's `terminationReason` of a step.

@@ -72,6 +72,21 @@ pub struct Ended {
     /// What the entrypoint has to say about it, e.g. that the command was not found. Also printed
     /// to the step's stderr. Empty when there is nothing to say.
     pub message: String,
+    /// What it has used.
+    pub usage: Usage,
+}
+
+/// What a container has used, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time, in millionths of a second.
+    pub cpu_micros: Option<u64>,
+    /// The most memory at a time, in bytes.
+    pub memory_peak: Option<u64>,
+    /// Bytes that had to be read from a disk.
+    pub io_read: Option<u64>,
+    /// Bytes that were to be written to a disk.
+    pub io_write: Option<u64>,
 }
 
 /// Why a container ended; the names are those of the session's `Ending`.
@@ -131,6 +146,9 @@ impl Frame<'_> {
                 e.pairs(&ended.task_results);
                 e.pairs(&ended.step_results);
                 e.str(&ended.message);
+                for value in ended.usage.values() {
+                    e.option(value, |e, value| e.bytes(&value.to_le_bytes()));
+                }
                 put(buffer, ENDED, *time_ms, &e.bytes);
             }
         }
@@ -213,20 +231,42 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl Usage {
+    fn values(&self) -> [Option<u64>; 4] {
+        [self.cpu_micros, self.memory_peak, self.io_read, self.io_write]
+    }
+
+    fn of([cpu_micros, memory_peak, io_read, io_write]: [Option<u64>; 4]) -> Usage {
+        Usage { cpu_micros, memory_peak, io_read, io_write }
+    }
+}
+
+fn number(d: &mut Decoder<'_>) -> Result<Option<u64>, Malformed> {
+    d.option(|d| {
+        let bytes = d.bytes()?.try_into().map_err(|_| Malformed("a number"))?;
+        Ok(u64::from_le_bytes(bytes))
+    })
+}
+
 fn decode_ended(payload: &[u8]) -> Result<Ended, Malformed> {
     let mut d = Decoder::new(payload);
     let exit_code = d.i32()?;
     let code = d.u8()?;
     let ending =
         Ending::ALL.into_iter().find(|e| e.code() == code).ok_or(Malformed("unknown ending"))?;
-    let ended = Ended {
+    let mut ended = Ended {
         exit_code,
         ending,
         started_ms: d.i64()?,
         task_results: d.pairs()?,
         step_results: d.pairs()?,
         message: d.str()?,
+        usage: Usage::default(),
     };
+    // An entrypoint of an earlier version does not say what was used.
+    if !d.is_at_end() {
+        ended.usage = Usage::of([number(&mut d)?, number(&mut d)?, number(&mut d)?, number(&mut d)?]);
+    }
     d.end()?;
     Ok(ended)
 }
@@ -251,6 +291,7 @@ mod tests {
                     task_results: vec![("a".into(), "x\n".into())],
                     step_results: vec![("b".into(), String::new())],
                     message: "m".into(),
+                    usage: Usage::of([Some(1), None, Some(u64::MAX), Some(0)]),
                 },
             });
         }
@@ -275,6 +316,19 @@ mod tests {
             assert_eq!(seen, frames()[..whole]);
             assert_eq!(reader.used(), if whole == 0 { 0 } else { ends[whole - 1] });
         }
+    }
+
+    #[test]
+    fn an_earlier_version_says_nothing_of_usage() {
+        let ended = Ended { message: "m".into(), ..Ended::default() };
+        let mut bytes = Vec::new();
+        Frame::Ended { time_ms: 1, ended: ended.clone() }.encode(&mut bytes);
+        // Without the four marks that nothing is known.
+        bytes.truncate(bytes.len() - 4);
+        let length = u32::try_from(bytes.len() - HEADER).unwrap();
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        let read = Reader::new(&bytes).next().unwrap();
+        assert_eq!(read, Some(Frame::Ended { time_ms: 1, ended }));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Spec {
     pub when: Vec<When>,
     /// Most bytes of the termination message, as Tekton would write it; 0: no limit.
     pub max_message_size: u32,
+    /// What `/sys/fs/cgroup` shows counts this container alone.
+    pub own_cgroup: bool,
     /// Where credential files go (`/tekton/creds`), and then to `$HOME`.
     pub credentials_dir: String,
     /// The credential files: `.gitconfig`, `.git-credentials`, below `.ssh/` and `.docker/`.
@@ -152,6 +154,7 @@ impl Spec {
             e.str(&w.cel);
         });
         e.u32(self.max_message_size);
+        e.bool(self.own_cgroup);
         e.str(&self.credentials_dir);
         e.list(&self.credentials, |e, c| {
             e.str(&c.path);
@@ -200,6 +203,7 @@ impl Spec {
                 })
             })?,
             max_message_size: d.u32()?,
+            own_cgroup: d.bool()?,
             credentials_dir: d.str()?,
             credentials: d
                 .list(|d| Ok(CredentialFile { path: d.str()?, contents: d.bytes()?.to_vec() }))?,
@@ -239,6 +243,7 @@ mod tests {
                 cel: "true".into(),
             }],
             max_message_size: 4096,
+            own_cgroup: true,
             credentials_dir: "/tekton/creds".into(),
             credentials: vec![CredentialFile { path: ".ssh/id_x".into(), contents: vec![0, 255] }],
             stdout_path: Some("/workspace/out".into()),

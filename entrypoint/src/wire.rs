@@ -171,6 +171,10 @@ impl<'a> Decoder<'a> {
         self.list(|d| Ok((d.str()?, d.str()?)))
     }
 
+    pub fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub fn end(self) -> Result<(), Malformed> {
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed("something follows its end")) }
     }

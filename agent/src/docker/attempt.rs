@@ -266,7 +266,7 @@ impl<'a> Attempt<'a> {
                     ),
                 });
             }
-            plan.write_spec(argv)?;
+            plan.write_spec(argv, true)?;
         }
         Ok(())
     }

@@ -95,7 +95,7 @@ async fn run_in(
     let plans: Vec<&ContainerPlan> = plan.steps.iter().chain(&plan.sidecars).collect();
     for plan in &plans {
         launch::check_user(plan)?;
-        plan.write_spec(launch::argv(plan)?)?;
+        plan.write_spec(launch::argv(plan)?, false)?;
     }
     let records: Vec<Record> =
         plans.iter().enumerate().map(|(index, plan)| Record::new(index, plan, None)).collect();

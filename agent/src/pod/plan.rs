@@ -83,11 +83,13 @@ pub struct ContainerPlan {
 }
 
 impl ContainerPlan {
-    /// Writes the spec, with this argv, where the entrypoint reads it.
-    pub fn write_spec(&self, argv: Vec<String>) -> io::Result<()> {
+    /// Writes the spec, with this argv, where the entrypoint reads it. `own_cgroup`: the container
+    /// sees a control group that is its own.
+    pub fn write_spec(&self, argv: Vec<String>, own_cgroup: bool) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
         let mut spec = self.spec.clone();
         spec.argv = argv;
+        spec.own_cgroup = own_cgroup;
         let path = self.spec_dir.join(SPEC_FILE);
         std::fs::write(&path, spec.encode())?;
         // Any user may be the one who reads it; the directories above are closed to all others.

@@ -1,7 +1,7 @@
 //! Reports out of what records say, in the session's terms.
 
 use tenon_entrypoint::frame::{self, Ended};
-use tenon_proto::agent::v1::{Ending, Output, SidecarEnded, StepEnded, report};
+use tenon_proto::agent::v1::{Ending, Output, ResourceUsage, SidecarEnded, StepEnded, report};
 
 use crate::pod::ContainerPlan;
 
@@ -54,6 +54,13 @@ pub fn step_ended(plan: &ContainerPlan, ended: Ended, fate: Fate) -> report::Wha
             | frame::Ending::Continued
             | frame::Ending::TimeoutExceeded
     );
+    let used = ended.usage;
+    let usage = ResourceUsage {
+        cpu_micros: used.cpu_micros,
+        memory_peak_bytes: used.memory_peak,
+        io_read_bytes: used.io_read,
+        io_write_bytes: used.io_write,
+    };
     report::What::StepEnded(StepEnded {
         step: plan.name.clone(),
         exit_code,
@@ -64,6 +71,7 @@ pub fn step_ended(plan: &ContainerPlan, ended: Ended, fate: Fate) -> report::Wha
         message: ended.message,
         image_id: fate.image_id,
         container_id: fate.container_id,
+        usage: (usage != ResourceUsage::default()).then_some(usage),
     })
 }
 

@@ -2,9 +2,10 @@
 
 use serde_json::json;
 use tenon_engine::Time;
+use tenon_engine::usage::ResourceUsage;
 use tenon_proto::control::v1::{
     CancelRunRequest, ExplainRunRequest, GetRunObjectsRequest, ListRunsRequest, RerunRunRequest,
-    Run, SubscribeRequest,
+    Run, RunUsage, SubscribeRequest,
 };
 use tenon_reporter::follow::Screen;
 use tenon_reporter::pretty::{Options, duration};
@@ -19,7 +20,7 @@ use crate::args::{
 use crate::exit::{Exit, Failure};
 use crate::inspect::{answer, table};
 use crate::logs::Still;
-use crate::runs::ago;
+use crate::runs::{ago, used};
 use crate::terminal;
 
 /// Runs that are listed without `--limit`.
@@ -125,9 +126,19 @@ pub async fn show(remote: &Remote, args: &RunsShowArgs) -> Result<Exit, Failure>
             let fed = feed(lines, remote.client.events(request)).await;
             finish(ended.await)?;
             fed?;
+            terminal::print(&used(run.usage.map(usage)))?;
         }
     }
     Ok(Exit::Success)
+}
+
+fn usage(wire: RunUsage) -> ResourceUsage {
+    ResourceUsage {
+        cpu_micros: wire.cpu_seconds.map(|seconds| (seconds * 1e6) as u64),
+        memory_peak_bytes: wire.memory_peak_bytes,
+        io_read_bytes: wire.io_read_bytes,
+        io_write_bytes: wire.io_write_bytes,
+    }
 }
 
 /// `tenon runs cancel`.

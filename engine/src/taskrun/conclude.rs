@@ -244,6 +244,7 @@ impl TaskRunState {
         event.message = crate::log::non_empty(&verdict.message);
         event.duration_ms = Some(time.0 - began.0);
         event.workspaces = std::mem::take(&mut self.attempt.workspaces);
+        event.usage = self.attempt.usage().known();
         if !retry {
             let begun = self.begun.unwrap_or(began).0.min(began.0);
             event.task_duration_ms = Some(time.0 - begun);

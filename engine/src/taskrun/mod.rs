@@ -26,6 +26,7 @@ use tenon_tekton::v1::{TaskRun, TaskRunResult, TaskRunStatus, TaskSpec};
 use crate::event::{Event, Kind, MatrixCell, Status};
 use crate::log::{Header, Log};
 use crate::report::{Outcome, Report, StepEnd, WorkspaceUse};
+use crate::usage::ResourceUsage;
 use crate::run::Materials;
 use crate::work::{Requirements, StopReason, Usage};
 use crate::{AttemptId, RunId, Time};
@@ -164,6 +165,14 @@ pub(crate) struct Attempt {
     /// What the agent has said of its claims; told once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     workspaces: Vec<WorkspaceUse>,
+}
+
+impl Attempt {
+    /// What its steps have used together.
+    fn usage(&self) -> ResourceUsage {
+        let ends = self.steps.iter().filter_map(|step| step.end.as_ref());
+        ResourceUsage::all(ends.filter_map(|(_, end)| end.usage))
+    }
 }
 
 /// What a command did to a TaskRun, as far as the run has to know.

@@ -4,6 +4,7 @@
 use super::{Change, Context, Phase, SidecarEnd, TaskRunState};
 use crate::event::{Kind, Output, Status};
 use crate::report::{Ending, Report, StepEnd};
+use crate::usage::ResourceUsage;
 use crate::{AttemptId, Time};
 
 impl TaskRunState {
@@ -167,6 +168,7 @@ impl TaskRunState {
         event.message = crate::log::non_empty(&end.message);
         event.exit_code = Some(end.exit_code);
         event.duration_ms = Some((time.0 - began.0).max(0));
+        event.usage = end.usage.and_then(ResourceUsage::known);
         self.attempt.steps[index].end = Some((time, end));
         ctx.log.push(ctx.header, event);
     }

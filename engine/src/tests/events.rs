@@ -5,6 +5,7 @@ use serde_json::json;
 use super::sim::*;
 use crate::event::{Event, Kind};
 use crate::report::{Ending, Outcome, Report, StepEnd};
+use crate::usage::ResourceUsage;
 use crate::{AttemptId, Work};
 
 /// `seq` rises, `runSeq` has no gap, Output takes as many numbers as it has lines; starts come before
@@ -340,4 +341,26 @@ fn the_lines_of_a_run_never_change() {
     for (line, expected) in lines.iter().zip(&expected) {
         assert_eq!(line, expected);
     }
+}
+
+#[test]
+fn what_steps_have_used_is_summed_for_their_task() {
+    let (mut sim, attempt) = simple();
+    let usage = |cpu, memory| ResourceUsage {
+        cpu_micros: Some(cpu),
+        memory_peak_bytes: Some(memory),
+        ..ResourceUsage::default()
+    };
+    sim.step_ended(&attempt, StepEnd { usage: Some(usage(2_000_000, 700)), ..ended("one") });
+    // More than any machine has: a counter that went wrong.
+    let wrong = ResourceUsage { io_read_bytes: Some(u64::MAX), ..usage(500_000, 300) };
+    sim.step_ended(&attempt, StepEnd { usage: Some(wrong), ..ended("two") });
+    sim.end(&attempt, Outcome::Ran);
+    let told = |kind| {
+        let of_kind = sim.events.iter().filter(move |event| event.kind == kind);
+        of_kind.map(|event| event.usage).collect::<Vec<_>>()
+    };
+    let steps = [Some(usage(2_000_000, 700)), Some(usage(500_000, 300))];
+    assert_eq!(told(Kind::StepEnd), steps);
+    assert_eq!(told(Kind::TaskEnd), [Some(usage(2_500_000, 700))]);
 }

@@ -15,6 +15,7 @@ mod sidecar;
 mod step;
 mod substitute;
 mod supervise;
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;

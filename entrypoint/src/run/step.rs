@@ -19,6 +19,7 @@ use super::record::{RETRY, Record, has_no_room};
 use super::results::Results;
 use super::substitute::{StepResults, mentions_step_results};
 use super::supervise::{self, Limits};
+use super::usage;
 use crate::sys::{self, Exit};
 
 /// As Tekton prints it; only its length matters, for the limit on results.
@@ -232,6 +233,7 @@ fn finish(
         task_results: results.task,
         step_results: results.step,
         message: std::mem::take(message),
+        usage: usage::usage(spec.own_cgroup),
     };
     context.record.write(&Frame::Ended { time_ms: sys::now_ms(), ended });
     if let Err(why) = open_next_gate(spec, goes_on, &context.record) {

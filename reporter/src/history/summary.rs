@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use tenon_engine::event::{Event, Kind, Status};
+use tenon_engine::usage::ResourceUsage;
 use tenon_engine::{RunId, Time};
 
 /// How a run stands.
@@ -112,6 +113,9 @@ pub struct Summary {
     pub ended: Option<Time>,
     /// Its tasks.
     pub tasks: TaskCounts,
+    /// What its steps have used, all attempts together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<ResourceUsage>,
     /// What `tenon run` exits with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -132,12 +136,16 @@ impl Summary {
             started,
             ended: None,
             tasks: TaskCounts::default(),
+            usage: None,
             exit_code: None,
         }
     }
 
     /// Takes one more event into account.
     pub fn observe(&mut self, event: &Event) {
+        if let (Kind::StepEnd, Some(usage)) = (event.kind, event.usage) {
+            self.usage = Some(self.usage.unwrap_or_default().and(usage));
+        }
         match event.kind {
             Kind::RunQueued => self.status = RunStatus::Pending,
             Kind::RunStart => {

@@ -92,6 +92,7 @@ impl Exporter {
         let attribute = |(name, value): (String, Value)| match value {
             Value::Text(text) => KeyValue::new(name, text),
             Value::Number(number) => KeyValue::new(name, number),
+            Value::Decimal(number) => KeyValue::new(name, number),
         };
         Some(SpanData {
             span_context: context(&span.span_id, false)?,

@@ -44,6 +44,8 @@ pub enum Value {
     Text(String),
     /// A number.
     Number(i64),
+    /// A number that is no whole one.
+    Decimal(f64),
 }
 
 /// The spans that end with an event; none for an event that ends nothing, or whose trace the submitter
@@ -187,6 +189,21 @@ impl Span {
         for (name, number) in numbers {
             let number = number.map(|number| (name.to_owned(), Value::Number(number.into())));
             self.attributes.extend(number);
+        }
+        let Some(usage) = &event.usage else { return };
+        if let Some(micros) = usage.cpu_micros {
+            let seconds = Value::Decimal(micros as f64 / 1e6);
+            self.attributes.push(("tenon.usage.cpu_seconds".to_owned(), seconds));
+        }
+        let bytes = [
+            ("tenon.usage.memory_peak_bytes", usage.memory_peak_bytes),
+            ("tenon.usage.io_read_bytes", usage.io_read_bytes),
+            ("tenon.usage.io_write_bytes", usage.io_write_bytes),
+        ];
+        for (name, bytes) in bytes {
+            let bytes = bytes.and_then(|bytes| i64::try_from(bytes).ok());
+            let known = bytes.map(|bytes| (name.to_owned(), Value::Number(bytes)));
+            self.attributes.extend(known);
         }
     }
 

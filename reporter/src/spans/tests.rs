@@ -23,7 +23,7 @@ fn id(attempt: u32, placement: u32) -> AttemptId {
 fn text<'a>(span: &'a Span, name: &str) -> Option<&'a str> {
     span.attributes.iter().find(|(key, _)| key == name).and_then(|(_, value)| match value {
         Value::Text(text) => Some(text.as_str()),
-        Value::Number(_) => None,
+        Value::Number(_) | Value::Decimal(_) => None,
     })
 }
 
