@@ -1,9 +1,8 @@
 //! `tenon coordinator`: a node of a cluster, until it is told to end.
 
-use std::fs::{self, File};
-use std::io::{BufReader, ErrorKind, Write};
+use std::fs::File;
+use std::io::BufReader;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use tenon_client::connect::urls;
 use tenon_coordinator::coordinator::LeaseTimes;
 use tenon_coordinator::node::TLS_DIR;
-use tenon_coordinator::seal::SealKey;
 use tenon_coordinator::server::{
     Change, ControlPlane, Fault, Limits, ServerOptions, check_address, serve,
 };
@@ -27,10 +25,8 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs, SnapshotsChoice};
 use crate::exit::{Exit, Failure};
 use crate::remote::needs_cluster;
-use crate::{founding, joining, machine, terminal};
+use crate::{founding, joining, machine, secrets_key, terminal};
 
-/// The key file that is used when none is named.
-const KEY_FILE: &str = "secrets.key";
 /// How long a new node may take to make a cluster of itself.
 const BOOTSTRAP: Duration = Duration::from_secs(30);
 /// Between looks at the age of the node's certificate.
@@ -72,7 +68,7 @@ pub fn coordinator(
         let token = args.join.as_deref().unwrap_or_default();
         let dir = data_dir.join(TLS_DIR);
         let joined = runtime.block_on(joining::node(&dir, &options.url, servers, token))?;
-        options.key = Some(take_key(&joined.secrets_key, options.key, args, &data_dir)?);
+        options.key = Some(secrets_key::joined(&joined.secrets_key, options.key, args, &data_dir)?);
     }
     let url = options.url.clone();
     let node = Node::start(options, runtime.handle().clone()).map_err(refused)?;
@@ -90,31 +86,6 @@ struct Plan<'a> {
     /// It makes a cluster that has to know who asks.
     founds_secured: bool,
     servers: Option<Vec<String>>,
-}
-
-/// The key that came with joining becomes the node's own.
-fn take_key(
-    text: &str,
-    own: Option<SealKey>,
-    args: &CoordinatorArgs,
-    data_dir: &Path,
-) -> Result<SealKey, Failure> {
-    let key = SealKey::parse(text).map_err(|error| Failure::new(Exit::Environment, error))?;
-    match own {
-        Some(own) if own.fingerprint() == key.fingerprint() => {}
-        Some(_) => {
-            let message = "this node has another secrets key than the cluster";
-            return Err(Failure::new(Exit::Usage, message)
-                .hint("leave --secrets-key out: joining brings the key"));
-        }
-        None => {
-            let path = args.secrets_key.clone().unwrap_or_else(|| data_dir.join(KEY_FILE));
-            write_key(&path, &key).map_err(|error| {
-                Failure::new(Exit::Environment, format!("cannot write {}: {error}", path.display()))
-            })?;
-        }
-    }
-    Ok(key)
 }
 
 async fn listen(args: &CoordinatorArgs, secured: bool) -> Result<TcpListener, Failure> {
@@ -162,7 +133,7 @@ fn options(
         return Err(Failure::new(Exit::Usage, message));
     }
     let name = args.name.clone().unwrap_or_else(machine::name);
-    let key = key(args, data_dir)?;
+    let key = secrets_key::of_coordinator(args, data_dir)?;
     let tick = Duration::from_millis(args.heartbeat_ms) / 2;
     let ticks = usize::try_from(2 * args.election_ms / args.heartbeat_ms).unwrap_or(10);
     let mut persist = PersistPoints::default();
@@ -188,66 +159,6 @@ fn options(
         log_segment_bytes: args.log_segment_kib.map_or(usual.log_segment_bytes, |kib| kib << 10),
         ..usual
     })
-}
-
-/// The key that Secrets are stored under; none where none is named or there.
-fn key(args: &CoordinatorArgs, data_dir: &Path) -> Result<Option<SealKey>, Failure> {
-    let path = args.secrets_key.clone().unwrap_or_else(|| data_dir.join(KEY_FILE));
-    let cannot = |action: &str, error: std::io::Error| {
-        let message = format!("cannot {action} the secrets key {}: {error}", path.display());
-        Failure::new(Exit::Environment, message)
-    };
-    match fs::read_to_string(&path) {
-        Ok(text) => match SealKey::parse(&text) {
-            Ok(key) => Ok(Some(key)),
-            Err(error) => Err(Failure::new(Exit::Usage, format!("{}: {error}", path.display()))),
-        },
-        Err(error) if error.kind() != ErrorKind::NotFound || args.secrets_key.is_some() => {
-            Err(cannot("read", error)
-                .hint("make one: head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \\n' > FILE"))
-        }
-        Err(_) if args.bootstrap => new_key(&path, data_dir).map(Some),
-        Err(_) => Ok(None),
-    }
-}
-
-/// A key for a cluster that begins.
-fn new_key(path: &Path, data_dir: &Path) -> Result<SealKey, Failure> {
-    let key = SealKey::random().map_err(refused)?;
-    make_dir(data_dir).and_then(|()| write_key(path, &key)).map_err(|error| {
-        let message = format!("cannot write the secrets key {}: {error}", path.display());
-        Failure::new(Exit::Environment, message).hint("--data-dir chooses another place")
-    })?;
-    terminal::note(&format!(
-        "made a secrets key, {}: other nodes of the cluster need it too, and so does whoever \
-         restores a backup",
-        path.display()
-    ));
-    Ok(key)
-}
-
-/// The key that is named, or in its place in the data directory; made where it is not there.
-pub fn key_or_new(named: Option<&Path>, data_dir: &Path) -> Result<SealKey, Failure> {
-    let path = named.map_or_else(|| data_dir.join(KEY_FILE), Path::to_owned);
-    match fs::read_to_string(&path) {
-        Ok(text) => SealKey::parse(&text)
-            .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()))),
-        Err(error) if error.kind() == ErrorKind::NotFound => new_key(&path, data_dir),
-        Err(error) => {
-            let message = format!("cannot read the secrets key {}: {error}", path.display());
-            Err(Failure::new(Exit::Environment, message))
-        }
-    }
-}
-
-fn make_dir(dir: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
-fn write_key(path: &Path, key: &SealKey) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(format!("{}\n", key.to_text()).as_bytes())?;
-    file.sync_all()
 }
 
 /// Serves until a signal comes or the node cannot go on.

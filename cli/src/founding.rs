@@ -9,9 +9,9 @@ use tenon_coordinator::{Handle, Node, NodeOptions};
 use tokio::time::Instant;
 
 use crate::args::InitArgs;
-use crate::coordinator::{fault, key_or_new, refused};
+use crate::coordinator::{fault, refused};
 use crate::exit::{Exit, Failure};
-use crate::{machine, terminal};
+use crate::{machine, secrets_key, terminal};
 
 /// How long a new node may take to make a cluster of itself.
 const BOOTSTRAP: Duration = Duration::from_secs(30);
@@ -34,7 +34,11 @@ pub fn init(args: &InitArgs) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     let name = args.name.clone().unwrap_or_else(machine::name);
-    let key = key_or_new(args.secrets_key.as_deref(), &data_dir)?;
+    let key = secrets_key::of_beginning(
+        args.secrets_key.as_deref(),
+        args.secrets_key_command.as_deref(),
+        &data_dir,
+    )?;
     let options = NodeOptions { key: Some(key), ..NodeOptions::new(data_dir.clone(), &name, &url) };
     let node = Node::start(options, runtime.handle().clone()).map_err(refused)?;
     let made = runtime.block_on(found(&node.handle()));

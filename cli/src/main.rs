@@ -5,6 +5,7 @@
 mod agent;
 mod agents;
 mod args;
+mod audit;
 mod cluster;
 mod config;
 mod coordinator;
@@ -25,6 +26,7 @@ mod random;
 mod remote;
 mod run;
 mod runs;
+mod secrets_key;
 mod terminal;
 mod trust;
 
@@ -92,6 +94,7 @@ fn start() -> Result<Exit, Failure> {
         Command::Guard(args) => agent::guard(args),
         Command::Tokens(args) => trust::tokens(&args.command, server),
         Command::Certificates(args) => trust::certificates(&args.command, server),
+        Command::Audit(args) => audit::audit(&args, server),
         Command::Cluster(args) => cluster::cluster(&args.command, server),
         Command::Dev(args) => dev::dev(&args.command, &state_dir),
         Command::Doctor(args) => doctor::doctor(&args, &state_dir),

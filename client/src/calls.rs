@@ -5,16 +5,17 @@ use tenon_proto::control::v1::control_client::ControlClient;
 use tenon_proto::control::v1::fleet_client::FleetClient;
 use tenon_proto::control::v1::trust_client::TrustClient;
 use tenon_proto::control::v1::{
-    AddMemberRequest, Agent, BackupChunk, BackupRequest, CancelRunRequest, ClusterStatus,
-    CordonAgentRequest, CreateJoinTokenRequest, CreateJoinTokenResponse, CreateTokenRequest,
-    CreateTokenResponse, DrainAgentRequest, ExplainRunRequest, ExplainRunResponse, GetAgentRequest,
-    GetRunObjectsRequest, GetRunRequest, InitRequest, JoinRequest, JoinResponse, ListAgentsRequest,
-    ListAgentsResponse, ListCertificatesRequest, ListCertificatesResponse, ListRunsRequest,
-    ListRunsResponse, ListTokensRequest, ListTokensResponse, ProbeRequest, ProbeResponse,
-    RemoveAgentRequest, RemoveAgentResponse, RemoveMemberRequest, RenewRequest, RenewResponse,
-    RerunRunRequest, RerunRunResponse, RevokeCertificateRequest, RevokeCertificateResponse,
-    RevokeTokenRequest, RevokeTokenResponse, Run, RunObjects, StatusRequest, SubmitRequest,
-    SubmitResponse, TransferRequest, UncordonAgentRequest, WhoAmIRequest, WhoAmIResponse,
+    AddMemberRequest, Agent, AuditRequest, AuditResponse, BackupChunk, BackupRequest,
+    CancelRunRequest, ClusterStatus, CordonAgentRequest, CreateJoinTokenRequest,
+    CreateJoinTokenResponse, CreateTokenRequest, CreateTokenResponse, DrainAgentRequest,
+    ExplainRunRequest, ExplainRunResponse, GetAgentRequest, GetRunObjectsRequest, GetRunRequest,
+    InitRequest, JoinRequest, JoinResponse, ListAgentsRequest, ListAgentsResponse,
+    ListCertificatesRequest, ListCertificatesResponse, ListRunsRequest, ListRunsResponse,
+    ListTokensRequest, ListTokensResponse, ProbeRequest, ProbeResponse, RemoveAgentRequest,
+    RemoveAgentResponse, RemoveMemberRequest, RenewRequest, RenewResponse, RerunRunRequest,
+    RerunRunResponse, RevokeCertificateRequest, RevokeCertificateResponse, RevokeTokenRequest,
+    RevokeTokenResponse, Run, RunObjects, StatusRequest, SubmitRequest, SubmitResponse,
+    TransferRequest, UncordonAgentRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -89,6 +90,8 @@ calls! {
     remove: RemoveMemberRequest => ClusterStatus, cluster, IfRefused;
     /// Hands leadership over.
     transfer: TransferRequest => ClusterStatus, cluster, IfRefused;
+    /// The newest entries of the audit log.
+    audit: AuditRequest => AuditResponse, cluster, Always;
     /// Lets a machine in that shows a join token.
     join: JoinRequest => JoinResponse, trust, Always;
     /// Gives an agent its next certificate.

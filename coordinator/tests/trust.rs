@@ -17,7 +17,7 @@ use tenon_coordinator::{Node, NodeOptions};
 use tenon_proto::agent::v1::agents_client::AgentsClient;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, agent_message};
 use tenon_proto::control::v1::{
-    AddMemberRequest, CreateJoinTokenRequest, CreateTokenRequest, GetRunRequest, JoinRequest,
+    AddMemberRequest, AuditEntry, AuditRequest, CreateJoinTokenRequest, CreateTokenRequest, GetRunRequest, JoinRequest,
     JoinResponse, ListRunsRequest, RenewRequest, RevokeCertificateRequest, RevokeTokenRequest,
     SubmitRequest,
 };
@@ -306,4 +306,40 @@ async fn a_node_that_has_lost_its_certificate_makes_another() {
     assert_eq!(made.authority_pem(), before.authority_pem());
     assert!(!first.is_empty());
     tokio::task::spawn_blocking(move || again.stop()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_logs_of_all_nodes_are_one() {
+    let (node, first) = Secured::found().await;
+    let admin = user(&node.url, &first);
+    let second = Secured::join(&node.url, &join_token(&admin, "node").await).await;
+    let own = second.node.as_ref().unwrap().handle().identity().unwrap();
+    let add = AddMemberRequest { url: second.url.clone(), ..AddMemberRequest::default() };
+    client(&node.url, Access::of_machine(own)).add(add).await.unwrap();
+    let elsewhere = user(&second.url, &first);
+    let viewer = token_for(&elsewhere, "viewer", "team").await;
+    let refused = user(&second.url, &viewer).audit(AuditRequest::default()).await.unwrap_err();
+    assert!(code(&refused).starts_with("denied/"), "{refused}");
+
+    let what = "token".to_owned();
+    let asked = AuditRequest { what, ..AuditRequest::default() };
+    let log = admin.audit(asked.clone()).await.unwrap();
+    assert!(log.missing.is_empty(), "{log:?}");
+    let of = |entries: &[AuditEntry], method: &str| {
+        entries.iter().filter(|entry| entry.what.ends_with(method)).count()
+    };
+    // One was made at each node; whichever is asked tells of both.
+    assert_eq!(of(&log.entries, "/CreateJoinToken"), 1);
+    assert_eq!(of(&log.entries, "/CreateToken"), 1);
+    assert!(log.entries.is_sorted_by(|a, b| a.time <= b.time));
+    let local = AuditRequest { local: true, ..asked.clone() };
+    assert_eq!(of(&admin.audit(local).await.unwrap().entries, "/CreateToken"), 0);
+    let only = AuditRequest { refused: true, ..AuditRequest::default() };
+    let log = elsewhere.audit(only).await.unwrap();
+    assert!(log.entries.iter().any(|entry| entry.what.ends_with("Cluster/Audit")), "{log:?}");
+
+    second.stop().await;
+    let log = admin.audit(asked).await.unwrap();
+    assert_eq!((log.missing.len(), of(&log.entries, "/CreateToken")), (1, 0), "{log:?}");
+    node.stop().await;
 }

@@ -75,6 +75,7 @@ pub const METHODS: &[Method] = &[
     write("tenon.control.v1.Cluster/Remove", ADMIN, Reach::Cluster),
     write("tenon.control.v1.Cluster/Transfer", OPERATOR, Reach::Cluster),
     write("tenon.control.v1.Cluster/Backup", ADMIN, Reach::Cluster),
+    read("tenon.control.v1.Cluster/Audit", Right::NodeOr(Role::Admin), Reach::Cluster),
     write("tenon.control.v1.Cluster/Probe", OPERATOR, Reach::Cluster),
     read("tenon.control.v1.Fleet/ListAgents", VIEWER, Reach::Look),
     read("tenon.control.v1.Fleet/GetAgent", VIEWER, Reach::Cluster),

@@ -54,6 +54,11 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "FILE")]
     pub secrets_key: Option<PathBuf>,
 
+    /// A command that prints that key, such as a client of a key management service: its words are
+    /// separated by spaces, and no shell sees them. It is run once, at the start
+    #[arg(long, value_name = "COMMAND", conflicts_with = "secrets_key")]
+    pub secrets_key_command: Option<String>,
+
     /// Time between a leader's heartbeats, in milliseconds
     #[arg(long, default_value_t = 80, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(10..=10_000))]
@@ -295,6 +300,10 @@ pub struct InitArgs {
     /// The key that Secrets are stored under [default: secrets.key in --data-dir, which is made]
     #[arg(long, value_name = "FILE", requires = "data_dir")]
     pub secrets_key: Option<PathBuf>,
+
+    /// A command that prints that key; as with `tenon coordinator`
+    #[arg(long, value_name = "COMMAND", requires = "data_dir", conflicts_with = "secrets_key")]
+    pub secrets_key_command: Option<String>,
 
     /// Another node that becomes a member at once; may be repeated
     #[arg(long, value_name = "URL", conflicts_with = "data_dir")]

@@ -32,7 +32,7 @@ pub use inspect::{
 };
 pub use policy::PolicyArgs;
 pub use run::{BackendChoice, RunArgs};
-pub use trust::{CertificatesArgs, CertificatesCommand, TokensArgs, TokensCommand};
+pub use trust::{AuditArgs, CertificatesArgs, CertificatesCommand, TokensArgs, TokensCommand};
 
 /// Run Tekton pipelines on your own machines, without Kubernetes.
 #[derive(Debug, Parser)]
@@ -89,6 +89,7 @@ pub enum Command {
     Cluster(ClusterArgs),
     Tokens(TokensArgs),
     Certificates(CertificatesArgs),
+    Audit(AuditArgs),
     Dev(DevArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),

@@ -4,6 +4,45 @@ use clap::{Args, Subcommand};
 
 use super::Output;
 
+/// Show who changed what in a cluster, and who was refused
+///
+/// The newest entries of all nodes' audit logs, in the order of time. Only for admins. A node that does
+/// not answer is named.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tenon audit --since 24h --refused\n  \
+    tenon audit --who ci --what Submit -o json")]
+pub struct AuditArgs {
+    /// Only entries whose caller's name holds this
+    #[arg(long, value_name = "TEXT")]
+    pub who: Option<String>,
+
+    /// Only entries whose method, or what it was about, holds this
+    #[arg(long, value_name = "TEXT")]
+    pub what: Option<String>,
+
+    /// Only entries since then: a time (RFC 3339), or how long ago, such as 90m or 24h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+
+    /// Only entries before then
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+
+    /// Only what was refused or failed
+    #[arg(long)]
+    pub refused: bool,
+
+    /// At most so many, the newest
+    #[arg(long, default_value_t = 100, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
 /// Make, list and revoke tokens
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use super::process::Process;
 use super::{Fleet, Part, Place};
 use crate::args::{BackendChoice, DevUpArgs, Output};
-use crate::coordinator::key_or_new;
 use crate::exit::{Exit, Failure};
+use crate::secrets_key::of_beginning;
 use crate::terminal;
 
 /// How long the fleet may take to be ready.
@@ -166,7 +166,7 @@ async fn start(
     let path = |parts: &[&str]| parts.iter().fold(place.0.clone(), |dir, part| dir.join(part));
     let text = |path: PathBuf| path.display().to_string();
     let key = path(&["secrets.key"]);
-    key_or_new(Some(&key), &place.0)?;
+    of_beginning(Some(&key), None, &place.0)?;
     let is_new = !path(&["coordinators", "c1", "node.json"]).exists();
     for part in &fleet.coordinators {
         let listen = part.url.trim_start_matches("http://");

@@ -13,7 +13,8 @@ use tenon_engine::rerun::Rerun;
 use tenon_engine::{RunId, Submission};
 use tenon_proto::agent::v1::Hello;
 use tenon_proto::control::v1::{
-    Agent, ClusterStatus, ExplainRunResponse, Member as WireMember, ProbeResponse, Run,
+    Agent, AuditEntry, AuditRequest, ClusterStatus, ExplainRunResponse, Member as WireMember,
+    ProbeResponse, Run,
 };
 use tenon_proto::raft::v1::{
     AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
@@ -400,6 +401,14 @@ impl ControlPlane for Handle {
     fn authority(&self) -> Result<Authority> {
         self.joined()?;
         self.open_authority()
+    }
+
+    async fn audit_elsewhere(
+        &self,
+        request: AuditRequest,
+        deadline: Instant,
+    ) -> Vec<(String, Result<Vec<AuditEntry>, String>)> {
+        self.audit_of_others(request, deadline).await
     }
 
     fn secrets_key(&self) -> Result<String> {

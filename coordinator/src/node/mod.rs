@@ -14,6 +14,7 @@
 
 mod agents;
 pub mod apply_thread;
+mod audit;
 pub mod backup;
 pub(crate) mod blobs;
 mod control;

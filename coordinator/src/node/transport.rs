@@ -222,6 +222,16 @@ pub(super) async fn connect(
     Ok(PeersClient::new(channel).max_decoding_message_size(64 << 20))
 }
 
+/// Connects to a node in order to ask what clients ask.
+pub(super) async fn cluster(
+    url: &str,
+    id: NodeId,
+    own: Option<&SharedIdentity>,
+) -> Result<ClusterClient<Channel>, String> {
+    let channel = channel(url, Expect::Node(id), own).await?;
+    Ok(ClusterClient::new(channel).max_decoding_message_size(64 << 20))
+}
+
 /// The id of the node at a URL, which has a certificate of the cluster.
 pub(super) async fn id_of(url: &str, own: &SharedIdentity) -> Result<NodeId, String> {
     let mut client = ClusterClient::new(channel(url, Expect::AnyNode, Some(own)).await?);

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Caller;
+use super::audit::Audit;
 use super::control_plane::{Change, ControlPlane, Items, Once, Readiness};
 use super::fault::{self, Fault, Result};
 use super::metrics::{Counted, Metrics};
@@ -64,6 +65,8 @@ pub struct Api {
     pub under_way: watch::Sender<usize>,
     /// How much is too much.
     pub limits: Limits,
+    /// What was written down.
+    pub audit: Option<Audit>,
 }
 
 impl Api {

@@ -5,11 +5,14 @@
 //! out. What concerns trust and membership is on the disk by then; what concerns runs (and is in the
 //! replicated log besides) within a second. Never holds a secret.
 
+mod read;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -32,7 +35,11 @@ const REFUSALS: u32 = 50;
 
 /// Writes lines; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Audit(Sender<Entry>);
+pub struct Audit {
+    entries: Sender<Entry>,
+    /// Where the files are.
+    dir: Arc<Path>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -70,7 +77,7 @@ impl Audit {
             .name("audit".to_owned())
             .spawn(move || write(files, &entries))
             .map_err(Error::io("start the thread of", &path))?;
-        Ok(Audit(sender))
+        Ok(Audit { entries: sender, dir: dir.into() })
     }
 
     /// Writes down a call.
@@ -103,12 +110,12 @@ impl Audit {
         };
         let (written, _) = oneshot::channel();
         // The thread is gone only when the node is ending.
-        let _ = self.0.send(Entry { line, at_once: false, refused: true, written });
+        let _ = self.entries.send(Entry { line, at_once: false, refused: true, written });
     }
 
     async fn write(&self, line: Line, at_once: bool, refused: bool) {
         let (written, done) = oneshot::channel();
-        if self.0.send(Entry { line, at_once, refused, written }).is_ok() {
+        if self.entries.send(Entry { line, at_once, refused, written }).is_ok() {
             let _ = done.await;
         }
     }

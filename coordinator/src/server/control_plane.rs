@@ -13,7 +13,9 @@ use tenon_blobs::{ChunkId, Packed};
 use tenon_engine::RunId;
 use tenon_engine::command::CancelMode;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello};
-use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
+use tenon_proto::control::v1::{
+    Agent, AuditEntry, AuditRequest, ClusterStatus, ExplainRunResponse, ProbeResponse, Run,
+};
 use tenon_proto::raft::v1::{
     AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
 };
@@ -231,6 +233,14 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// Agrees on an entry that changes nothing.
     async fn probe(&self, payload: Bytes, deadline: Instant) -> Result<ProbeResponse>;
+
+    /// The audit logs of the other members: by name, their entries, or why these are not known. At
+    /// `deadline` at the latest.
+    async fn audit_elsewhere(
+        &self,
+        request: AuditRequest,
+        deadline: Instant,
+    ) -> Vec<(String, Result<Vec<AuditEntry>, String>)>;
 
     // Trust.
 

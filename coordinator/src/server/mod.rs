@@ -151,6 +151,7 @@ pub async fn serve(
         closing: closing.clone(),
         under_way,
         limits: options.limits,
+        audit: options.audit.clone(),
     };
     let tasks = Arc::new(Tasks::default());
     let routes = grpc::add(http::router(&api).into(), &api, &tasks, guard)?;

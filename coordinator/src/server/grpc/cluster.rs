@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use tenon_proto::control::v1::cluster_server::Cluster;
 use tenon_proto::control::v1::{
-    AddMemberRequest, BackupChunk, BackupRequest, ClusterStatus, InitRequest, ProbeRequest,
+    AddMemberRequest, AuditRequest, AuditResponse, BackupChunk, BackupRequest, ClusterStatus, InitRequest, ProbeRequest,
     ProbeResponse, RemoveMemberRequest, StatusRequest, TransferRequest,
 };
 use tonic::{Request, Response, Status};
@@ -67,6 +67,17 @@ impl Cluster for Service {
         let parts = self.api.counted("grpc", "cluster_backup", answer).await?;
         let chunks = parts.map(|part| part.map(|data| BackupChunk { data }).map_err(Status::from));
         Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn audit(
+        &self,
+        request: Request<AuditRequest>,
+    ) -> Result<Response<AuditResponse>, Status> {
+        let answer = async {
+            let asked = asked(&request)?;
+            self.api.audit(request.into_inner(), asked).await
+        };
+        Ok(Response::new(self.api.counted("grpc", "cluster_audit", answer).await?))
     }
 
     async fn probe(

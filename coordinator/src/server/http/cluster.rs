@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_util::StreamExt;
 use tenon_proto::control::v1::{
-    AddMemberRequest, InitRequest, RemoveMemberRequest, TransferRequest,
+    AddMemberRequest, AuditRequest, InitRequest, RemoveMemberRequest, TransferRequest,
 };
 
 use super::{Call, content, json};
@@ -34,6 +34,20 @@ pub async fn remove(mut call: Call) -> Result<Response> {
 pub async fn transfer(mut call: Call) -> Result<Response> {
     let request = call.json::<TransferRequest>().await?;
     Ok(json(&call.api.transfer(request, call.asked).await?))
+}
+
+pub async fn audit(mut call: Call) -> Result<Response> {
+    let query = &mut call.query;
+    let request = AuditRequest {
+        since: query.text("since")?,
+        until: query.text("until")?,
+        who: query.text("who")?,
+        what: query.text("what")?,
+        refused: query.flag("refused")?.unwrap_or(false),
+        limit: query.number("limit")?.unwrap_or(0),
+        local: query.flag("local")?.unwrap_or(false),
+    };
+    Ok(json(&call.api.audit(request, call.asked).await?))
 }
 
 /// A fault in the middle breaks the connection off, so that a part is not taken for the whole.

@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tenon_proto::control::v1::{
-    AddMemberRequest, Agent, CancelRunRequest, ClusterStatus, CreateJoinTokenRequest,
+    AddMemberRequest, Agent, AuditResponse, CancelRunRequest, ClusterStatus, CreateJoinTokenRequest,
     CreateJoinTokenResponse, CreateTokenRequest, CreateTokenResponse, ExplainRunResponse,
     InitRequest, ListAgentsResponse, ListCertificatesResponse, ListRunsResponse,
     ListTokensResponse, ReleaseRunRequest, RemoveAgentResponse, RerunRunRequest, RerunRunResponse,
@@ -92,6 +92,16 @@ const fn number(name: &'static str, about: &'static str) -> Parameter {
 const fn flag(name: &'static str, about: &'static str) -> Parameter {
     Parameter { name, about, kind: "boolean", many: false }
 }
+
+const AUDIT: &[Parameter] = &[
+    text("since", "Only entries at or after this time (RFC 3339)"),
+    text("until", "Only entries before this time (RFC 3339)"),
+    text("who", "Only those whose caller's name holds this"),
+    text("what", "Only those whose method or object holds this"),
+    flag("refused", "Only what was refused or failed"),
+    number("limit", "At most so many, the newest: 1000 if not given, 10000 at most"),
+    flag("local", "Only what the answering node has"),
+];
 
 const SUBMIT: &[Parameter] = &[
     number("run", "Which run object of the manifest, counted from 0; with a YAML body only"),
@@ -381,6 +391,16 @@ pub const ROUTES: &[Route] = &[
         about: "A consistent copy of everything, for `tenon cluster restore`",
         answer: Answer::Other(&["application/octet-stream"]),
         handler: handler!(cluster::backup),
+        ..GET
+    },
+    Route {
+        path: "/v1/audit",
+        id: "audit",
+        rights: "tenon.control.v1.Cluster/Audit",
+        about: "The newest entries of the audit log, of all nodes, in the order of time",
+        parameters: AUDIT,
+        answer: Answer::Json(schema::<AuditResponse>),
+        handler: handler!(cluster::audit),
         ..GET
     },
     Route {

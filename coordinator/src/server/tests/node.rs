@@ -10,7 +10,9 @@ use tenon_blobs::{ChunkId, Packed};
 use tenon_engine::RunId;
 use tenon_journal::output::{ChunkBuilder, Stream};
 use tenon_proto::agent::v1::Hello;
-use tenon_proto::control::v1::{Agent, ClusterStatus, ExplainRunResponse, ProbeResponse, Run};
+use tenon_proto::control::v1::{
+    Agent, AuditEntry, AuditRequest, ClusterStatus, ExplainRunResponse, ProbeResponse, Run,
+};
 use tenon_proto::raft::v1::{
     AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
 };
@@ -323,6 +325,15 @@ impl ControlPlane for MadeUp {
 
     async fn receive(&self, _: u64, _: Vec<Bytes>) -> Result<()> {
         Ok(())
+    }
+
+    async fn audit_elsewhere(
+        &self,
+        request: AuditRequest,
+        _: Instant,
+    ) -> Vec<(String, Result<Vec<AuditEntry>, String>)> {
+        assert!(!request.local, "the others are asked by the first one only");
+        vec![("gone".to_owned(), Err("it does not answer".to_owned()))]
     }
 
     async fn fetch(&self, _: FetchRequest) -> Result<Items<Chunk>> {

@@ -45,6 +45,7 @@ const WHO_MAY: &[(&str, &str)] = &[
     ("tenon.control.v1.Cluster/Remove", "A"),
     ("tenon.control.v1.Cluster/Transfer", "OA"),
     ("tenon.control.v1.Cluster/Backup", "A"),
+    ("tenon.control.v1.Cluster/Audit", "An"),
     ("tenon.control.v1.Cluster/Probe", "OA"),
     ("tenon.control.v1.Fleet/ListAgents", "VSOAsd"),
     ("tenon.control.v1.Fleet/GetAgent", "VSOA"),
