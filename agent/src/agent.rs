@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage};
 use tenon_tekton::pod::Demand;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::guard::{Guard, GuardOptions};
+use crate::keeping::disk::Floor;
 use crate::session::{Change, ServeOptions, SessionError, dial};
 use crate::spool::{DiskSpool, Found, Spool};
 use crate::work::{Session, Work};
@@ -39,6 +41,10 @@ pub struct AgentOptions {
     pub allowed_images: Vec<String>,
     /// What it lets a pod have beyond what every agent does.
     pub grants: Vec<Demand>,
+    /// How much of its disks has to be free for new work.
+    pub floor: Floor,
+    /// Between two looks at what nobody needs any more; none where nothing is looked at.
+    pub house_every: Option<Duration>,
 }
 
 /// An agent that runs attempts on one backend.
@@ -115,7 +121,9 @@ impl Agent {
             None => Workspaces::default(),
         };
         let images = self.backend.images().await;
-        let agent = AgentOptions { images, ..self.options };
+        let mut agent = AgentOptions { images, ..self.options };
+        agent.floor.places = self.backend.places().await;
+        let options = ServeOptions { floor: agent.floor.clone(), ..options };
         let mut work = Work::fleet(agent, self.backend, workspaces, spool, guard, on_expiry);
         work.take_over(found, left);
         let work = work.run(arriving, shutdown);

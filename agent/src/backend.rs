@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use tenon_proto::agent::v1::{AttemptId, Infra, RunSpec, TaskInvocation, ended, report};
 use tokio_util::sync::CancellationToken;
 
+use crate::keeping::{HouseOptions, Needed};
 use crate::lease::LeaseView;
 use crate::owner::Owner;
 use crate::policy::Policy;
@@ -91,6 +93,17 @@ pub trait Backend: Send + Sync {
     /// things that were.
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>>;
 
+    /// Removes what nobody needs any more: things of attempts that are not `needed`, claims that nobody
+    /// came for, and images when the disk is nearly full. Called now and then; says what it did.
+    fn keep_house<'a>(&'a self, _needed: &'a Needed) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    /// Paths on the disks where attempts need room.
+    fn places(&self) -> BoxFuture<'_, Vec<PathBuf>> {
+        Box::pin(async { Vec::new() })
+    }
+
     /// The optional ability to take a whole PipelineRun instead of its attempts.
     fn pipelines(&self) -> Option<&dyn PipelineBackend> {
         None
@@ -156,6 +169,8 @@ pub struct BackendOptions {
     pub image_map: crate::ImageMap,
     /// What tasks may have of this machine.
     pub policy: Policy,
+    /// What is kept, and for how long.
+    pub house: HouseOptions,
 }
 
 /// A backend could not do what it was asked.

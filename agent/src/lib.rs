@@ -15,6 +15,7 @@ pub mod entrypoint_binary;
 pub mod guard;
 pub mod host;
 mod image_map;
+pub mod keeping;
 pub mod lease;
 pub mod mask;
 mod outgoing;

@@ -18,6 +18,7 @@ use tenon_proto::agent::v1::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use crate::keeping::disk::Floor;
 use crate::lease::Beats;
 use crate::spool::SpoolError;
 use crate::work::Session;
@@ -34,6 +35,8 @@ pub struct ServeOptions {
     pub servers: Vec<String>,
     /// What the cluster is shown: the agent's certificate, where it has one.
     pub access: Access,
+    /// Where work needs room, told with every heartbeat.
+    pub floor: Floor,
 }
 
 /// What becomes of an agent's connection, for people.
@@ -90,8 +93,7 @@ pub(crate) async fn dial(
         let mut welcomed = |welcome: &Welcome| {
             on_change(Change::Connected { url: next.url.clone(), node: welcome.node_name.clone() });
         };
-        let lost =
-            converse(&next.url, &options.access, &sessions, &mut cluster, &mut welcomed).await;
+        let lost = converse(&next.url, &options, &sessions, &mut cluster, &mut welcomed).await;
         let error = match lost {
             Lost::Never(error) => error,
             Lost::After(error) => {
@@ -123,12 +125,12 @@ enum Lost {
 /// One session from the first dial to its end.
 async fn converse(
     url: &str,
-    access: &Access,
+    options: &ServeOptions,
     sessions: &mpsc::Sender<Session>,
     cluster: &mut Option<String>,
     welcomed: &mut dyn FnMut(&Welcome),
 ) -> Lost {
-    let channel = match connect(url, access).await {
+    let channel = match connect(url, &options.access).await {
         Ok(channel) => channel,
         Err(error) => return Lost::Never(error),
     };
@@ -143,10 +145,11 @@ async fn converse(
     }
     // The first heartbeat follows the hello, before that is answered.
     let (first, mut hello_said) = (beats.clone(), false);
+    let floor = options.floor.clone();
     let mut first_due = false;
     let said = futures_util::stream::poll_fn(move |context| {
         if std::mem::take(&mut first_due) {
-            return Poll::Ready(Some(heartbeat(&first)));
+            return Poll::Ready(Some(heartbeat(&first, &floor)));
         }
         let next = said.poll_recv(context);
         if matches!(next, Poll::Ready(Some(_))) && !std::mem::replace(&mut hello_said, true) {
@@ -176,7 +179,7 @@ async fn converse(
     }
     welcomed(&welcome);
     let every = Duration::from_millis(welcome.heartbeat_ms);
-    let beating = beat(&heartbeats, &beats, every);
+    let beating = beat(&heartbeats, &beats, &options.floor, every);
     let listens = async {
         let mut next = Some(coordinator_message::Message::Welcome(welcome));
         loop {
@@ -201,7 +204,7 @@ async fn converse(
 }
 
 /// Gives a sign of life again and again, until the session takes none any more.
-async fn beat(outbox: &mpsc::Sender<AgentMessage>, beats: &Beats, every: Duration) {
+async fn beat(outbox: &mpsc::Sender<AgentMessage>, beats: &Beats, floor: &Floor, every: Duration) {
     if every.is_zero() {
         return outbox.closed().await;
     }
@@ -210,15 +213,16 @@ async fn beat(outbox: &mpsc::Sender<AgentMessage>, beats: &Beats, every: Duratio
     loop {
         ticks.tick().await;
         // Counted from before it waits for room.
-        if outbox.send(heartbeat(beats)).await.is_err() {
+        if outbox.send(heartbeat(beats, floor)).await.is_err() {
             return;
         }
     }
 }
 
-fn heartbeat(beats: &Beats) -> AgentMessage {
-    let number = beats.next();
-    AgentMessage { message: Some(agent_message::Message::Heartbeat(Heartbeat { number })) }
+fn heartbeat(beats: &Beats, floor: &Floor) -> AgentMessage {
+    let disk_free_bytes = floor.free();
+    let heartbeat = Heartbeat { number: beats.next(), disk_free_bytes };
+    AgentMessage { message: Some(agent_message::Message::Heartbeat(heartbeat)) }
 }
 
 fn broken(url: &str, message: &str) -> Error {

@@ -24,6 +24,7 @@ use crate::backend::{Backend, Cancel, Left};
 use crate::clock::now_ms;
 use crate::ended::EndedAttempts;
 use crate::guard::{Guard, OnExpiry};
+use crate::keeping::Needed;
 use crate::lease::{Beats, Lease};
 use crate::outgoing::Outgoing;
 use crate::spool::{Found, Safe, Spool, SpoolError};
@@ -76,6 +77,8 @@ pub(crate) struct Work {
     /// Who waits for a report to be safe, by number.
     awaited: VecDeque<(u64, oneshot::Sender<()>)>,
     stopping: bool,
+    /// At most one look at what nobody needs any more.
+    house: JoinSet<Vec<String>>,
 }
 
 impl Work {
@@ -155,6 +158,7 @@ impl Work {
             last: 0,
             awaited: VecDeque::new(),
             stopping: false,
+            house: JoinSet::new(),
         }
     }
 
@@ -170,6 +174,7 @@ impl Work {
         let (mut inbox, mut outbox) = (None, None);
         let mut more_sessions = true;
         let mut farewell = None;
+        let mut looks = self.options.house_every.map(tokio::time::interval);
         loop {
             if inbox.is_none() {
                 // What was held back is said again in the next session.
@@ -238,6 +243,14 @@ impl Work {
                     self.task_ended(ended);
                 }
                 () = until(farewell) => return self.end(),
+                () = tick(looks.as_mut()), if !self.stopping && self.house.is_empty() => {
+                    self.look_after();
+                }
+                Some(done) = self.house.join_next() => {
+                    for what in done.unwrap_or_default() {
+                        tracing::info!("{what}");
+                    }
+                }
             }
         }
     }
@@ -249,6 +262,18 @@ impl Work {
             guard.end();
         }
         Ok(())
+    }
+
+    /// Has removed what is not needed. What is needed is said first, and looked for then.
+    fn look_after(&mut self) {
+        if self.contact.lease.is_told() {
+            let attempts = self.live.keys().chain(self.contact.left.keys());
+            let of_others = self.runs.values().flat_map(|run| run.claims_of.values());
+            let runs = self.runs.keys().chain(of_others).cloned();
+            let needed = Needed::of(attempts, runs.collect::<Vec<_>>());
+            let backend = self.backend.clone();
+            self.house.spawn(async move { backend.keep_house(&needed).await });
+        }
     }
 
     fn hello(&self) -> Hello {
@@ -268,6 +293,8 @@ impl Work {
             images: options.images.clone(),
             allowed_images: options.allowed_images.clone(),
             grants: options.grants.iter().map(ToString::to_string).collect(),
+            disk_floor_bytes: options.floor.bytes,
+            disk_free_bytes: options.floor.free(),
         }
     }
 
@@ -484,6 +511,13 @@ async fn safer(safe: Option<&mut watch::Receiver<Safe>>) -> Safe {
     }
     // What is safe at once changes nothing; a writer that is gone has said why.
     std::future::pending().await
+}
+
+async fn tick(looks: Option<&mut tokio::time::Interval>) {
+    match looks {
+        Some(looks) => drop(looks.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(time: Option<tokio::time::Instant>) {

@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenon_agent::guard::{self, GuardOptions, OnExpiry};
+use tenon_agent::keeping::HouseOptions;
+use tenon_agent::keeping::disk::Floor;
 use tenon_agent::owner::Owner;
 use tenon_agent::spool::{DiskSpool, Found, SpoolOptions};
 use tenon_agent::{Agent, AgentOptions, Change, ServeOptions};
@@ -13,7 +16,7 @@ use tenon_client::connect::urls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{AgentArgs, GuardArgs, LeaseExpiry};
+use crate::args::{AgentArgs, GuardArgs, HouseArgs, LeaseExpiry};
 use crate::exit::{Exit, Failure};
 use crate::policy::policy;
 use crate::remote::{needs_cluster, runtime};
@@ -37,8 +40,10 @@ pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result
         cpu_millis: args.cpus.map_or_else(machine::cpu_millis, |cpus| (cpus * 1000.0) as u64),
         memory_bytes: args.memory_mib.map_or_else(machine::memory, |mib| mib << 20),
         images: Vec::new(),
-        allowed_images: policy.images.clone(),
-        grants: policy.grants.clone(),
+        allowed_images: policy.images,
+        grants: policy.grants,
+        floor: Floor { bytes: args.house.disk_floor_mib << 20, ..Floor::default() },
+        house_every: Some(Duration::from_secs(args.house.housekeeping_seconds)),
     };
     runtime()?.block_on(async {
         let dir = data_dir.join("tls");
@@ -123,6 +128,7 @@ async fn serve(
         image_map: args.image_map.as_deref(),
         backend: args.backend,
         policy: policy(&args.policy, "tenon agent")?,
+        house: house(&args.house)?,
         tell: true,
     };
     let backend = backend::open(&wanted).await?;
@@ -148,13 +154,16 @@ async fn serve(
     };
     let agent =
         Agent::new(options, Arc::clone(&backend)).with_spool(spool, found).with_guard(guard);
-    let serving =
-        agent.serve(ServeOptions { servers, access }, shutdown.clone(), |change| match change {
+    let serving = agent.serve(
+        ServeOptions { servers, access, ..ServeOptions::default() },
+        shutdown.clone(),
+        |change| match change {
             Change::Connected { url, node } => {
                 terminal::note(&format!("connected to {node} at {url}"));
             }
             Change::Alone { why } => terminal::note(&format!("{why}; trying again")),
-        });
+        },
+    );
     tokio::pin!(serving);
     let ended = loop {
         tokio::select! {
@@ -203,6 +212,22 @@ pub fn guard(args: GuardArgs) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(Exit::Environment, format!("cannot start: {error}")))?;
     runtime.block_on(guard::run(args));
     Ok(Exit::Success)
+}
+
+fn house(args: &HouseArgs) -> Result<HouseOptions, Failure> {
+    if args.image_gc_low > args.image_gc_high {
+        let message = format!(
+            "--image-gc-low {} is more than --image-gc-high {}",
+            args.image_gc_low, args.image_gc_high
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(HouseOptions {
+        image_high: args.image_gc_high,
+        image_low: args.image_gc_low,
+        keep_images: args.keep_image.clone(),
+        keep_claims: Duration::from_secs(args.keep_claims_hours * 3600),
+    })
 }
 
 /// What was said, and what every machine has in Kubernetes.

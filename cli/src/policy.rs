@@ -1,8 +1,6 @@
 //! From flags to what tasks may have of this machine.
 
-use std::path::PathBuf;
-
-use tenon_agent::docker;
+use tenon_agent::docker::endpoint::{Endpoint, endpoint};
 use tenon_agent::policy::Policy;
 use tenon_tekton::pod::Demand;
 
@@ -31,6 +29,10 @@ pub fn policy(args: &PolicyArgs, command: &'static str) -> Result<Policy, Failur
         grants,
         images: args.allow_image.clone(),
         pids_limit: args.pids_limit,
-        socket: docker::socket().strip_prefix("unix://").map(PathBuf::from),
+        socket: match endpoint() {
+            Ok(Endpoint::Unix(path)) => Some(path),
+            // Another machine's, or one that cannot be used.
+            _ => None,
+        },
     })
 }

@@ -7,8 +7,7 @@ use tenon_engine::RunId;
 use tenon_engine::explain::Explanation;
 use tenon_engine::plan;
 use tenon_proto::control::v1::{
-    ExplainRunResponse, Member as WireMember, Run, RunUsage, TaskCounts,
-    TaskExplanation,
+    ExplainRunResponse, Member as WireMember, Run, RunUsage, TaskCounts, TaskExplanation,
 };
 use tenon_reporter::history::RunStatus;
 use tokio::sync::watch;

@@ -17,9 +17,9 @@ use tenon_coordinator::{Node, NodeOptions};
 use tenon_proto::agent::v1::agents_client::AgentsClient;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, agent_message};
 use tenon_proto::control::v1::{
-    AddMemberRequest, AuditEntry, AuditRequest, CreateJoinTokenRequest, CreateTokenRequest, GetRunRequest, JoinRequest,
-    JoinResponse, ListRunsRequest, RenewRequest, RevokeCertificateRequest, RevokeTokenRequest,
-    SubmitRequest,
+    AddMemberRequest, AuditEntry, AuditRequest, CreateJoinTokenRequest, CreateTokenRequest,
+    GetRunRequest, JoinRequest, JoinResponse, ListRunsRequest, RenewRequest,
+    RevokeCertificateRequest, RevokeTokenRequest, SubmitRequest,
 };
 use tenon_proto::status::from_status;
 use tenon_trust::tls::Expect;

@@ -265,7 +265,8 @@ fn decode_ended(payload: &[u8]) -> Result<Ended, Malformed> {
     };
     // An entrypoint of an earlier version does not say what was used.
     if !d.is_at_end() {
-        ended.usage = Usage::of([number(&mut d)?, number(&mut d)?, number(&mut d)?, number(&mut d)?]);
+        ended.usage =
+            Usage::of([number(&mut d)?, number(&mut d)?, number(&mut d)?, number(&mut d)?]);
     }
     d.end()?;
     Ok(ended)

@@ -108,6 +108,7 @@ fn an_agent_in_a_container_finds_its_directory_and_goes_on_after_it_was_killed()
         let (servers, label) = (fleet.servers(), format!("box={kind}"));
         run.extend([&made.image, "agent", "--server", &servers, "--name", kind]);
         run.extend(["--data-dir", "/data", "--backend", "docker", "--label", &label]);
+        run.extend(["--allow-host-path", "/etc/hostname"]);
         docker(&run);
         fleet.until_up(kind);
     };

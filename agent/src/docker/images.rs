@@ -1,7 +1,8 @@
 //! Images: which one stands for what a Task names, whether it is here, and pulling it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -14,7 +15,9 @@ use super::error::{self, Failure};
 use super::registry;
 use crate::ImageMap;
 use crate::backend::Sink;
+use crate::clock::now_ms;
 use crate::image_map::has_tag;
+use crate::keeping::images::UseRecord;
 use crate::pod::PullPolicy;
 
 /// Pauses between attempts to pull when the registry has a hiccup.
@@ -37,6 +40,9 @@ pub struct Image {
     pub cmd: Vec<String>,
     /// Its USER.
     pub user: String,
+    /// The daemon's id of it.
+    #[serde(default)]
+    pub id: String,
 }
 
 /// The images of this machine.
@@ -46,12 +52,26 @@ pub struct Images {
     // By reference. An inspection costs milliseconds, and a run asks for the same image many times;
     // what is cached is checked by id when a container is created of it.
     known: Mutex<HashMap<String, Image>>,
+    /// Which were used when.
+    used: Mutex<UseRecord>,
 }
 
 impl Images {
-    /// Nothing is known yet.
-    pub fn new(docker: Docker, map: ImageMap) -> Images {
-        Images { docker, map, known: Mutex::default() }
+    /// Nothing is known yet but what was used before, as it stands in the agent's directory.
+    pub fn new(docker: Docker, map: ImageMap, data_dir: &Path) -> Images {
+        let used = Mutex::new(UseRecord::open(data_dir));
+        Images { docker, map, known: Mutex::default(), used }
+    }
+
+    /// Which were used when.
+    pub fn record(&self) -> MutexGuard<'_, UseRecord> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets an image under all its names: it is about to be removed.
+    pub fn forget_id(&self, id: &str) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, image| image.id != id);
     }
 
     /// The names of images that are here, those that were made last first.
@@ -64,8 +84,21 @@ impl Images {
         names.into_iter().flat_map(|(_, names)| names).take(OFFERED).collect()
     }
 
-    /// Makes sure that the image a Task names is here. The error is the kubelet's message.
+    /// Makes sure that the image a Task names is here, and takes note that it is used. The error is the
+    /// kubelet's message.
     pub async fn ensure(
+        &self,
+        name: &str,
+        policy: PullPolicy,
+        pull_configs: &[Vec<u8>],
+        sink: &dyn Sink,
+    ) -> Result<Image, PullError> {
+        let image = self.find(name, policy, pull_configs, sink).await?;
+        self.record().note(&image.id, now_ms());
+        Ok(image)
+    }
+
+    async fn find(
         &self,
         name: &str,
         policy: PullPolicy,
@@ -202,6 +235,7 @@ fn describe(reference: &str, found: &ImageInspect) -> Image {
         entrypoint: config.entrypoint.unwrap_or_default(),
         cmd: config.cmd.unwrap_or_default(),
         user: config.user.unwrap_or_default(),
+        id: found.id.clone().unwrap_or_default(),
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod far;
 mod freeze;
 mod helper;
+mod house;
 mod images;
 mod labels;
 mod reach;
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -35,6 +36,8 @@ use tenon_proto::agent::v1::{AttemptId, RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Left, Sink};
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
+use crate::keeping::Needed;
+use crate::keeping::orphans::Orphans;
 use crate::owner::{disown_directory, own_directory, reap_directories};
 use crate::pod::{PodDir, Sees, attempt_key, claims, make_dir};
 use crate::record::Mark;
@@ -57,6 +60,7 @@ pub struct DockerBackend {
     far: Option<Arc<Far>>,
     /// It wants the container that holds a network to be there before those that join it.
     is_podman: bool,
+    orphans: Mutex<Orphans>,
 }
 
 impl DockerBackend {
@@ -81,7 +85,8 @@ impl DockerBackend {
             Arc::new(far)
         });
         Ok(DockerBackend {
-            images: Images::new(docker.clone(), options.image_map.clone()),
+            images: Images::new(docker.clone(), options.image_map.clone(), &options.data_dir),
+            orphans: Mutex::default(),
             trees: tree::Trees::new(docker.clone(), entrypoint_dir.clone(), options.owner.clone()),
             docker,
             options,
@@ -146,6 +151,19 @@ impl DockerBackend {
 }
 
 impl DockerBackend {
+    /// Removes the directories of an attempt, here and where its containers were.
+    async fn remove_directories(&self, dir: &PodDir) {
+        if let Some(far) = &self.far {
+            far.remove(&[dir.private(), dir.root()]).await;
+        }
+        // What says that it was here goes last.
+        for tree in [dir.private(), dir.root()] {
+            if let Err(error) = self.trees.remove(tree).await {
+                tracing::warn!(path = %tree.display(), %error, "cannot be removed");
+            }
+        }
+    }
+
     /// Kills a container; one that has just died is no error.
     async fn kill(&self, id: &str) {
         self.kill_inside(id).await;
@@ -264,15 +282,7 @@ impl Backend for DockerBackend {
                 Ok(dir) => dir,
                 Err(error) => return tracing::warn!(%error, "an attempt cannot be removed"),
             };
-            if let Some(far) = &self.far {
-                far.remove(&[dir.private(), dir.root()]).await;
-            }
-            // What says that it was here goes last.
-            for tree in [dir.private(), dir.root()] {
-                if let Err(error) = self.trees.remove(tree).await {
-                    tracing::warn!(path = %tree.display(), %error, "cannot be removed");
-                }
-            }
+            self.remove_directories(&dir).await;
         })
     }
 
@@ -301,6 +311,17 @@ impl Backend for DockerBackend {
                 far.release().await;
             }
             Ok(())
+        })
+    }
+
+    fn keep_house<'a>(&'a self, needed: &'a Needed) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(self.look_after(needed))
+    }
+
+    fn places(&self) -> BoxFuture<'_, Vec<PathBuf>> {
+        Box::pin(async move {
+            let root = self.docker_root().await;
+            root.into_iter().chain([self.options.data_dir.clone()]).collect()
         })
     }
 

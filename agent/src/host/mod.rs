@@ -20,13 +20,16 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use tenon_entrypoint::Launch;
 use tenon_proto::agent::v1::{AttemptId, Infra, RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Left, Sink};
 use crate::docker::place_entrypoint;
+use crate::keeping::orphans::Orphans;
+use crate::keeping::{Needed, claims as claims_of};
 use crate::owner::{disown_directory, own_directory, reap_directories};
 use crate::pod::{PodDir, attempt_key, claims, make_dir, remove_tree};
 use crate::record::Mark;
@@ -38,6 +41,7 @@ pub struct HostBackend {
     entrypoint_dir: PathBuf,
     /// It was said that images are ignored.
     said: AtomicBool,
+    orphans: Mutex<Orphans>,
 }
 
 impl HostBackend {
@@ -53,7 +57,12 @@ impl HostBackend {
         };
         let entrypoint_dir = place_entrypoint(&options.data_dir).map_err(fail)?;
         options.data_dir = fs::canonicalize(&options.data_dir).map_err(fail)?;
-        Ok(HostBackend { options, entrypoint_dir, said: AtomicBool::new(false) })
+        Ok(HostBackend {
+            options,
+            entrypoint_dir,
+            said: AtomicBool::new(false),
+            orphans: Mutex::default(),
+        })
     }
 
     fn runs_dir(&self) -> PathBuf {
@@ -200,6 +209,48 @@ impl Backend for HostBackend {
                 message: format!("{} cannot be removed: {error}", dir.display()),
             })
         })
+    }
+
+    fn keep_house<'a>(&'a self, needed: &'a Needed) -> BoxFuture<'a, Vec<String>> {
+        Box::pin(async move {
+            let mut done = Vec::new();
+            let keys = PodDir::keys(&self.options.data_dir, &self.options.owner);
+            let orphans = {
+                let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+                orphans.look(keys, &needed.attempts)
+            };
+            for key in orphans {
+                let dir = PodDir::of(&self.options.data_dir, &key);
+                // What still runs of it is killed, and the directory goes with the next look.
+                let gone = dir.and_then(|dir| match freeze::kill(dir.root()) {
+                    true => dir.remove(),
+                    false => Ok(()),
+                });
+                match gone {
+                    Ok(()) => done.push(format!("removed {key}, which is not known any more")),
+                    Err(error) => tracing::warn!(%key, %error, "cannot be removed"),
+                }
+            }
+            let keep = self.options.house.keep_claims;
+            for dir in claims_of::outdated(&self.runs_dir(), needed, keep, SystemTime::now()) {
+                match remove_tree(&dir) {
+                    Ok(()) => {
+                        done.push(format!(
+                            "removed claims that nobody came for: {}",
+                            dir.display()
+                        ));
+                    }
+                    Err(error) => {
+                        tracing::warn!(path = %dir.display(), %error, "cannot be removed");
+                    }
+                }
+            }
+            done
+        })
+    }
+
+    fn places(&self) -> BoxFuture<'_, Vec<PathBuf>> {
+        Box::pin(async move { vec![self.options.data_dir.clone()] })
     }
 
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {

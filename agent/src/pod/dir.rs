@@ -125,6 +125,23 @@ impl PodDir {
         Ok(begun)
     }
 
+    /// The keys of all attempts of that owner that have left a directory.
+    pub fn keys(data_dir: &Path, me: &Owner) -> Vec<String> {
+        let (private, _) = private_base(data_dir);
+        let mut keys = Vec::new();
+        for base in [data_dir.join("pods"), private] {
+            for entry in entries(&base).unwrap_or_default() {
+                let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
+                if owner == me.name() {
+                    keys.push(entry.file_name().to_string_lossy().into_owned());
+                }
+            }
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
     /// Removes the trees that `me` outlives, and says how many.
     pub fn reap(data_dir: &Path, me: &Owner) -> usize {
         let private = private_base(data_dir).0;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{BackendChoice, Output, PolicyArgs};
+use super::{BackendChoice, HouseArgs, Output, PolicyArgs};
 
 /// Run a coordinator: one node of a cluster
 ///
@@ -203,6 +203,10 @@ pub struct AgentArgs {
     /// What tasks may have.
     #[command(flatten)]
     pub policy: PolicyArgs,
+
+    /// Housekeeping.
+    #[command(flatten)]
+    pub house: HouseArgs,
 
     /// Print all options as they hold, each with where it is from, and end
     #[arg(long)]

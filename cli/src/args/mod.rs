@@ -7,6 +7,7 @@ mod agents;
 mod cluster;
 mod dev;
 mod history;
+mod house;
 mod inspect;
 mod policy;
 mod run;
@@ -26,6 +27,7 @@ pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
     RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsRerunArgs, RunsShowArgs,
 };
+pub use house::HouseArgs;
 pub use inspect::{
     CompletionsArgs, DoctorArgs, GraphArgs, GraphFormat, ListArgs, ManArgs, ValidateArgs,
     VersionArgs,

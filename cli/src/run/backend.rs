@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tenon_agent::ImageMap;
 use tenon_agent::backend::{Backend, BackendError, BackendOptions};
 use tenon_agent::detect::{self, detect};
+use tenon_agent::keeping::HouseOptions;
 use tenon_agent::owner::Owner;
 use tenon_agent::policy::Policy;
 
@@ -27,6 +28,8 @@ pub struct Wanted<'a> {
     pub backend: BackendChoice,
     /// What tasks may have of this machine.
     pub policy: Policy,
+    /// What is kept, and for how long.
+    pub house: HouseOptions,
     /// Tell the user which one it is, and why.
     pub tell: bool,
 }
@@ -39,6 +42,7 @@ pub async fn open(wanted: &Wanted<'_>) -> Result<Arc<dyn Backend>, Failure> {
         keep: wanted.keep,
         image_map: image_map(wanted.image_map)?,
         policy: wanted.policy.clone(),
+        house: wanted.house.clone(),
     };
     let choice = match wanted.backend {
         BackendChoice::Auto => detect::BackendChoice::Auto,

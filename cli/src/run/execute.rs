@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use tenon_agent::keeping::HouseOptions;
 use tenon_agent::owner::Owner;
 use tenon_agent::{Agent, AgentOptions};
 use tenon_coordinator::intake::Prepared;
@@ -232,6 +233,7 @@ fn wanted(settings: &Settings) -> Result<Wanted<'_>, Failure> {
         image_map: args.image_map.as_deref(),
         backend: args.backend,
         policy,
+        house: HouseOptions::default(),
         tell: (chosen_by_tenon && !args.quiet) || args.debug,
     })
 }

@@ -140,7 +140,7 @@ impl Coordinator {
         for (session, number) in round.heartbeats {
             let Some(hello) = self.duties.agent(session) else { continue };
             if !self.leases.is_given_up(&hello.name) {
-                let heartbeat = Heartbeat { number };
+                let heartbeat = Heartbeat { number, ..Heartbeat::default() };
                 self.tell_one(session, coordinator_message::Message::Heartbeat(heartbeat));
             }
         }
@@ -148,6 +148,8 @@ impl Coordinator {
     }
 
     fn heartbeat(&mut self, session: SessionId, heartbeat: Heartbeat) {
+        let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
+        self.duties.take_disk(session, heartbeat.disk_free_bytes, engine, agents);
         if !self.leases.are_given() {
             self.tell_one(session, coordinator_message::Message::Heartbeat(heartbeat));
             return;

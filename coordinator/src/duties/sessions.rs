@@ -34,6 +34,12 @@ pub(super) struct Told {
     pub(super) stopped: BTreeSet<AttemptId>,
 }
 
+/// Why an agent gets no new work whose disk is nearly full.
+fn low_disk(hello: &Hello) -> Option<Closed> {
+    let (free, floor) = (hello.disk_free_bytes?, hello.disk_floor_bytes);
+    (free < floor).then_some(Closed::Disk { free, floor })
+}
+
 impl Duties {
     /// A session begins. Returns the one that it takes the place of.
     pub(crate) fn attach(
@@ -79,6 +85,26 @@ impl Duties {
             session.heartbeat = Some(number);
         }
         session.admitted
+    }
+
+    /// What an agent says of its disk. One that falls below its floor, or comes above it again, is known
+    /// as that at once.
+    pub(crate) fn take_disk(
+        &mut self,
+        id: SessionId,
+        free: Option<u64>,
+        engine: &Engine,
+        agents: &Agents,
+    ) {
+        let session = self.sessions.values_mut().find(|session| session.id == id);
+        let Some(session) = session else { return };
+        let before = std::mem::replace(&mut session.hello.disk_free_bytes, free);
+        let floor = session.hello.disk_floor_bytes;
+        let is_low = |free: Option<u64>| free.is_some_and(|free| free < floor);
+        if is_low(before) != is_low(free) {
+            let name = session.hello.name.clone();
+            self.know(&name, engine, agents);
+        }
     }
 
     /// Whether the heartbeats of a session come too often for a fleet of so many agents.
@@ -145,7 +171,7 @@ impl Duties {
             _ if session.is_none() => Some(Closed::Down),
             Some(record) if record.drain.is_some() => Some(Closed::Draining),
             Some(record) if record.cordoned => Some(Closed::Cordoned),
-            _ => None,
+            _ => session.and_then(|session| low_disk(&session.hello)),
         };
         let images = session.map(|session| session.hello.images.iter().cloned().collect());
         self.board.set_agent(plan::Agent {

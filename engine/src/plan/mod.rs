@@ -89,6 +89,13 @@ pub enum Closed {
     Draining,
     /// It is out of contact.
     Down,
+    /// Its disk is nearly full.
+    Disk {
+        /// Bytes that are free.
+        free: u64,
+        /// How many have to be.
+        floor: u64,
+    },
 }
 
 /// One attempt that waits.

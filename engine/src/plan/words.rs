@@ -111,11 +111,15 @@ fn words(refusal: &Refusal, found: &Found, requirements: &Requirements) -> Strin
         }
         Refusal::Volume => format!("{} not have the run's volume", choose("does", "do")),
         Refusal::Restore => "cannot take over workspaces".to_owned(),
+        Refusal::Closed(Closed::Disk { free, floor }) => {
+            let (free, floor) = (memory(*free), memory(*floor));
+            format!("{} {free} free on disk, under the floor of {floor}", choose("has", "have"))
+        }
         Refusal::Closed(closed) => {
             let why = match closed {
                 Closed::Cordoned => "cordoned",
                 Closed::Draining => "being drained",
-                Closed::Down => "out of contact",
+                Closed::Down | Closed::Disk { .. } => "out of contact",
             };
             format!("{} {why}", choose("is", "are"))
         }

@@ -26,8 +26,8 @@ use tenon_tekton::v1::{TaskRun, TaskRunResult, TaskRunStatus, TaskSpec};
 use crate::event::{Event, Kind, MatrixCell, Status};
 use crate::log::{Header, Log};
 use crate::report::{Outcome, Report, StepEnd, WorkspaceUse};
-use crate::usage::ResourceUsage;
 use crate::run::Materials;
+use crate::usage::ResourceUsage;
 use crate::work::{Requirements, StopReason, Usage};
 use crate::{AttemptId, RunId, Time};
 

@@ -24,8 +24,7 @@ pub fn usage(own_group: bool) -> Usage {
             .and_then(|text| field(&text, "usage_usec "))
             .or_else(|| Some(number("cpuacct/cpuacct.usage")? / 1000));
         usage.cpu_micros = usage.cpu_micros.max(cpu);
-        let peak =
-            number("memory.peak").or_else(|| number("memory/memory.max_usage_in_bytes"));
+        let peak = number("memory.peak").or_else(|| number("memory/memory.max_usage_in_bytes"));
         usage.memory_peak = peak.or(usage.memory_peak);
     }
     usage
@@ -68,7 +67,8 @@ mod tests {
 
     #[test]
     fn fields_of_the_kernels_texts() {
-        let text = "rchar: 9\nwchar: 8\nread_bytes: 4096\nwrite_bytes: 12\ncancelled_write_bytes: 7\n";
+        let text =
+            "rchar: 9\nwchar: 8\nread_bytes: 4096\nwrite_bytes: 12\ncancelled_write_bytes: 7\n";
         assert_eq!(io(text), (Some(4096), Some(12)));
         assert_eq!(field("usage_usec 77\nuser_usec 70\n", "usage_usec "), Some(77));
         assert_eq!(field("nothing", "usage_usec "), None);

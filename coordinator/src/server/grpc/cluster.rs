@@ -3,8 +3,8 @@
 use futures_util::StreamExt;
 use tenon_proto::control::v1::cluster_server::Cluster;
 use tenon_proto::control::v1::{
-    AddMemberRequest, AuditRequest, AuditResponse, BackupChunk, BackupRequest, ClusterStatus, InitRequest, ProbeRequest,
-    ProbeResponse, RemoveMemberRequest, StatusRequest, TransferRequest,
+    AddMemberRequest, AuditRequest, AuditResponse, BackupChunk, BackupRequest, ClusterStatus,
+    InitRequest, ProbeRequest, ProbeResponse, RemoveMemberRequest, StatusRequest, TransferRequest,
 };
 use tonic::{Request, Response, Status};
 

@@ -3,12 +3,12 @@
 use futures_util::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tenon_proto::control::v1::{
-    AddMemberRequest, Agent, AuditResponse, CancelRunRequest, ClusterStatus, CreateJoinTokenRequest,
-    CreateJoinTokenResponse, CreateTokenRequest, CreateTokenResponse, ExplainRunResponse,
-    InitRequest, ListAgentsResponse, ListCertificatesResponse, ListRunsResponse,
-    ListTokensResponse, ReleaseRunRequest, RemoveAgentResponse, RerunRunRequest, RerunRunResponse,
-    RevokeCertificateResponse, RevokeTokenResponse, Run, SubmitRequest, SubmitResponse,
-    TransferRequest, WhoAmIResponse,
+    AddMemberRequest, Agent, AuditResponse, CancelRunRequest, ClusterStatus,
+    CreateJoinTokenRequest, CreateJoinTokenResponse, CreateTokenRequest, CreateTokenResponse,
+    ExplainRunResponse, InitRequest, ListAgentsResponse, ListCertificatesResponse,
+    ListRunsResponse, ListTokensResponse, ReleaseRunRequest, RemoveAgentResponse, RerunRunRequest,
+    RerunRunResponse, RevokeCertificateResponse, RevokeTokenResponse, Run, SubmitRequest,
+    SubmitResponse, TransferRequest, WhoAmIResponse,
 };
 
 use super::{Call, Handler, agents, cluster, events, probes, runs, trust};

@@ -140,6 +140,12 @@ fn why_an_attempt_waits() {
     second.closed = Some(Closed::Cordoned);
     let message = why(vec![drained, second], needs_two);
     assert_eq!(message, "2 agents: 1 is cordoned, 1 is being drained");
+    let mut full = agent("a", 4, 0);
+    full.closed = Some(Closed::Disk { free: 3 << 30, floor: 5 << 30 });
+    assert_eq!(
+        why(vec![full], needs()),
+        "1 agent: 1 has 3 GiB free on disk, under the floor of 5 GiB"
+    );
     let mut choosy = agent("a", 4, 0);
     choosy.allowed_images = vec!["registry.example/*".to_owned()];
     choosy.memory_bytes = 1 << 30;

@@ -274,6 +274,6 @@ impl World {
 }
 
 fn heartbeat(session: SessionId, number: u64) -> Input {
-    let heartbeat = Says::Heartbeat(proto::Heartbeat { number });
+    let heartbeat = Says::Heartbeat(proto::Heartbeat { number, ..Default::default() });
     Input::Said { session, message: proto::AgentMessage { message: Some(heartbeat) } }
 }
