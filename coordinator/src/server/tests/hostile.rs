@@ -25,7 +25,8 @@ async fn what_is_no_hello_begins_no_session() {
     let limits = Limits { hello: Duration::from_millis(50), ..Limits::default() };
     let server = Server::start(limits).await;
     assert_eq!(session(&server, None).await, "invalid/hello", "nothing in time");
-    let heartbeat = agent_message::Message::Heartbeat(Heartbeat { number: 1 });
+    let heartbeat =
+        agent_message::Message::Heartbeat(Heartbeat { number: 1, ..Heartbeat::default() });
     assert_eq!(session(&server, Some(heartbeat)).await, "invalid/hello");
     server.stop().await;
 
