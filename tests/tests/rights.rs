@@ -36,6 +36,13 @@ fn what_is_beyond_the_baseline_is_refused_and_the_flag_is_named() {
     assert!(shared.join("file").exists());
 }
 
+/// Why the first task of the newest run waits.
+fn why(fleet: &Fleet) -> String {
+    let explained = fleet.ask(&["runs", "explain", "latest", "-o", "json"]);
+    let told: Value = serde_json::from_str(&explained.stdout).unwrap_or_default();
+    told["tasks"][0]["why"].as_str().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn a_task_goes_to_an_agent_that_allows_it() {
     let fleet = Fleet::start(1);
@@ -43,13 +50,8 @@ fn a_task_goes_to_an_agent_that_allows_it() {
     let yaml = MOUNTS.replace("SHARED", shared.to_str().unwrap());
     let (child, out) = fleet.start_run(&yaml, &[]);
     let _guard = KillOnPanic(child.id());
-    let why = || {
-        let explained = fleet.ask(&["runs", "explain", "latest", "-o", "json"]);
-        let told: Value = serde_json::from_str(&explained.stdout).unwrap_or_default();
-        told["tasks"][0]["why"].as_str().unwrap_or_default().to_owned()
-    };
     let lacks = format!("1 does not allow host-path={0} (--allow-host-path={0})", shared.display());
-    wait_until("the reason", || why().contains(&lacks));
+    wait_until("the reason", || why(&fleet).contains(&lacks));
     let _willing =
         fleet.agent_with("a2", &["--allow-host-path", fleet.tenon.dir().to_str().unwrap()]);
     finish(child).expect(0);
@@ -75,10 +77,7 @@ spec:
 "#;
     let (child, _) = fleet.start_run(yaml, &[]);
     let _guard = KillOnPanic(child.id());
-    wait_until("the reason", || {
-        let explained = fleet.ask(&["runs", "explain", "latest"]).stdout;
-        explained.contains("under the floor of 1024 TiB") || explained.contains("free on disk")
-    });
+    wait_until("the reason", || why(&fleet).contains("free on disk, under the floor of 1024 TiB"));
     fleet.ask(&["runs", "cancel", "latest"]).expect(0);
     finish(child).expect(130);
 }
