@@ -229,7 +229,7 @@ async fn only_the_leader_keeps_sessions_and_only_one_of_a_name() {
     };
     assert_eq!(end.code, "conflict/agent-superseded", "{end:?}");
     let nameless = Agent::dial(&nodes[leads].url, hello("", "z")).await.err().unwrap();
-    assert_eq!(from_status(&nameless).code, "invalid/hello");
+    assert_eq!(from_status(&nameless).code, "invalid/agent-name");
     nodes[leads].stop().await;
     let end = loop {
         if let Err(status) = second.hear().await {
