@@ -51,7 +51,7 @@ impl CoordinatorChunks {
     fn ask<T>(
         &self,
         action: &'static str,
-        ask: impl AsyncFn(&mut BlobsClient<Channel>) -> std::result::Result<T, tonic::Status>,
+        ask: &impl AsyncFn(&mut BlobsClient<Channel>) -> std::result::Result<T, tonic::Status>,
     ) -> Result<T> {
         let remote = |reason: String| Error::Remote { action: action.to_owned(), reason };
         self.runtime.block_on(async {
@@ -112,7 +112,7 @@ impl ChunkStore for CoordinatorChunks {
         let mut missing = Vec::new();
         for ids in ids.chunks(IDS) {
             let asked = to_wire(ids);
-            let answer = self.ask("ask the coordinators for chunks", async |client| {
+            let answer = self.ask("ask the coordinators for chunks", &async |client| {
                 Ok(client.missing(asked.clone()).await?.into_inner())
             })?;
             missing.extend(answer.ids.iter().filter_map(|id| ChunkId::from_bytes(id)));
@@ -135,7 +135,7 @@ impl ChunkStore for CoordinatorChunks {
                 packed: chunk.bytes.clone(),
             });
             let batch = Chunks { chunks: batch.collect() };
-            self.ask("keep chunks with the coordinators", async |client| {
+            self.ask("keep chunks with the coordinators", &async |client| {
                 client.put(batch.clone()).await.map(|_| ())
             })?;
         }
@@ -146,7 +146,7 @@ impl ChunkStore for CoordinatorChunks {
         let mut chunks = Vec::with_capacity(ids.len());
         for ids in ids.chunks(GET) {
             let asked = to_wire(ids);
-            let answer = self.ask("get chunks of the coordinators", async |client| {
+            let answer = self.ask("get chunks of the coordinators", &async |client| {
                 Ok(client.get(asked.clone()).await?.into_inner())
             });
             let answer = answer.map_err(|error| match (&error, ids) {
