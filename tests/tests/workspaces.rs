@@ -112,7 +112,7 @@ fn end(child: std::process::Child, out: &Path, code: i32) -> Vec<Value> {
 
 #[test]
 fn what_an_agent_has_made_that_is_gone_for_good_is_there_on_another() {
-    let mut fleet = Fleet::start_on(Tenon::host(), 3, &SHORT);
+    let mut fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 3, &SHORT);
     let specs = format!(
         "[{{pipelineTaskName: make, {}}}, {{pipelineTaskName: use, {}}}]",
         on("a1"),
@@ -141,7 +141,7 @@ fn what_an_agent_has_made_that_is_gone_for_good_is_there_on_another() {
 
 #[test]
 fn a_rerun_from_the_failed_tasks_has_its_files_on_another_agent() {
-    let mut fleet = Fleet::start_on(Tenon::host(), 3, &SHORT);
+    let mut fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 3, &SHORT);
     let yaml = pipeline(&fleet, "[]", "if [ ! -e /shared/again ]; then touch tried; exit 1; fi");
     let (child, out) = fleet.start_run(&yaml, &[]);
     let _guard = KillOnPanic(child.id());
@@ -163,7 +163,7 @@ fn a_rerun_from_the_failed_tasks_has_its_files_on_another_agent() {
 
 #[test]
 fn a_task_that_a_drain_moves_finds_its_files_elsewhere() {
-    let fleet = Fleet::start_on(Tenon::host(), 1, &SHORT);
+    let fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 1, &SHORT);
     let yaml = pipeline(&fleet, "[]", "[ -e /shared/second ] || { echo hangs; sleep 3000; }");
     let (child, out) = fleet.start_run(&yaml, &[]);
     let _guard = KillOnPanic(child.id());
