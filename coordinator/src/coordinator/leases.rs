@@ -13,8 +13,8 @@ use tenon_journal::bugs::{self, Bug};
 
 use super::options::LeaseTimes;
 
-/// At most so many heartbeats come in a second from the whole fleet. One costs some 50 µs of a processor, so this is a
-/// twentieth of one; with fewer, leases in large fleets would be longer, and what a lost agent ran would wait longer.
+/// At most so many heartbeats come in a second from the whole fleet: with fewer, leases in large fleets would be longer, and
+/// what a lost agent ran would wait longer. What they cost is in docs/performance.md.
 const HEARTBEATS_A_SECOND: u64 = 1000;
 /// Agents are welcomed for a fleet that is larger by this share, in percent: they need not be told
 /// anew whenever another one joins.
