@@ -23,6 +23,7 @@
 //! # Ok::<(), tenon_journal::Error>(())
 //! ```
 
+mod active;
 pub mod bugs;
 mod directory;
 pub mod disk;

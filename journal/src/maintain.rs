@@ -7,8 +7,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::MutexGuard;
 
+use crate::active::Active;
 use crate::disk::Appender;
-use crate::journal::{Active, Journal, Segment, Shared, Writer, lock, split_at_index};
+use crate::journal::{Journal, Segment, Shared, Writer, lock, split_at_index};
 use crate::segment::{SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::source::{BLOCK, Frames, Next, encode_block};
 use crate::{Error, directory, frame, recover};

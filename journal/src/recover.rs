@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
+use crate::active::Active;
 use crate::disk::Disk;
 use crate::frame::{self, HEAD, Head};
-use crate::journal::{Active, Options, Segment, Verify};
+use crate::journal::{Options, Segment, Verify};
 use crate::segment::{self, SEGMENT_HEAD, SegmentFile, SegmentHead};
 use crate::source::{Frames, Next, is_zero};
 use crate::{Error, directory};
