@@ -93,6 +93,11 @@ fn key_of(attempt: &AttemptId) -> (RunId, String, u32) {
 }
 
 impl Oracle {
+    /// The highest index that any node has ever applied.
+    pub fn newest_applied(&self) -> u64 {
+        self.states.keys().next_back().copied().unwrap_or(0)
+    }
+
     /// An agent begins to run an attempt.
     pub fn begins(&mut self, agent: usize, attempt: &AttemptId) -> Result<(), Violation> {
         if !self.begun.insert(attempt.clone()) {

@@ -25,6 +25,12 @@ fn schedules_that_found_something_hold() {
     lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).for_each(holds);
 }
 
+/// All nodes were started with the same old state in the moment in which it was looked whether all is over.
+#[test]
+fn a_schedule_is_not_over_before_all_is_applied_again() {
+    holds(11_538);
+}
+
 #[test]
 fn a_seed_is_one_schedule() {
     catch_panics();
