@@ -4,11 +4,12 @@
 //! It knows nothing of attempts. What the session needs to go on where the last one broke (numbers,
 //! what is unacknowledged) is the loop's.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tenon_client::connect::{MAX_MESSAGE, connect, random};
+use tenon_client::connect::{MAX_MESSAGE, connect_for_session, random};
 use tenon_client::route::Route;
 use tenon_client::{Access, Error};
 use tenon_proto::agent::v1::agents_client::AgentsClient;
@@ -27,6 +28,11 @@ use crate::work::Session;
 const WAITING: usize = 64;
 /// How long a coordinator may take to welcome an agent.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long a coordinator may be silent after a heartbeat: then it hangs, or cannot be reached. Looked at before
+/// the next heartbeats.
+const SILENCE: Duration = Duration::from_secs(3);
+/// And so long after that once more.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where an agent dials in.
 #[derive(Clone, Debug, Default)]
@@ -130,7 +136,7 @@ async fn converse(
     cluster: &mut Option<String>,
     welcomed: &mut dyn FnMut(&Welcome),
 ) -> Lost {
-    let channel = match connect(url, &options.access).await {
+    let channel = match connect_for_session(url, &options.access).await {
         Ok(channel) => channel,
         Err(error) => return Lost::Never(error),
     };
@@ -179,7 +185,8 @@ async fn converse(
     }
     welcomed(&welcome);
     let every = Duration::from_millis(welcome.heartbeat_ms);
-    let beating = beat(&heartbeats, &beats, &options.floor, every);
+    let silence = Silence::default();
+    let beating = beat(&heartbeats, &beats, &options.floor, every, &silence);
     let listens = async {
         let mut next = Some(coordinator_message::Message::Welcome(welcome));
         loop {
@@ -190,7 +197,10 @@ async fn converse(
                 }
             }
             next = match stream.message().await {
-                Ok(Some(message)) => message.message,
+                Ok(Some(message)) => {
+                    silence.ends();
+                    message.message
+                }
                 Ok(None) => return broken(url, "it ended the session"),
                 Err(status) => return Error::of_status(url, &status),
             };
@@ -199,23 +209,58 @@ async fn converse(
     tokio::select! {
         error = listens => Lost::After(error),
         () = heard.closed() => Lost::After(broken(url, "the session has ended")),
-        () = beating => Lost::After(broken(url, "the session has ended")),
+        why = beating => Lost::After(broken(url, why)),
     }
 }
 
-/// Gives a sign of life again and again, until the session takes none any more.
-async fn beat(outbox: &mpsc::Sender<AgentMessage>, beats: &Beats, floor: &Floor, every: Duration) {
+/// Since when nothing was heard of the other side: the first heartbeat that is without an answer.
+#[derive(Default)]
+struct Silence(Cell<Option<Instant>>);
+
+impl Silence {
+    fn begins(&self) {
+        self.0.set(self.0.get().or_else(|| Some(Instant::now())));
+    }
+
+    fn ends(&self) {
+        self.0.set(None);
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.0.get().is_some_and(|since| since.elapsed() >= SILENCE)
+    }
+}
+
+/// Gives a sign of life again and again, until the session takes none any more, or none comes back. Returns
+/// why it has ended.
+async fn beat(
+    outbox: &mpsc::Sender<AgentMessage>,
+    beats: &Beats,
+    floor: &Floor,
+    every: Duration,
+    silence: &Silence,
+) -> &'static str {
+    const ENDED: &str = "the session has ended";
     if every.is_zero() {
-        return outbox.closed().await;
+        outbox.closed().await;
+        return ENDED;
     }
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        if silence.is_too_long() {
+            // If this process was held up, what has come meanwhile was not looked at yet.
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if silence.is_too_long() {
+                return "it does not answer";
+            }
+        }
         // Counted from before it waits for room.
         if outbox.send(heartbeat(beats, floor)).await.is_err() {
-            return;
+            return ENDED;
         }
+        silence.begins();
     }
 }
 

@@ -367,6 +367,31 @@ async fn nothing_begins_before_a_heartbeat_is_answered_and_what_was_left_is_gone
 }
 
 #[tokio::test]
+async fn a_coordinator_that_hangs_is_left_for_another_session() {
+    let mut servers = JoinSet::new();
+    let cluster = cluster(1, 9, &mut servers).await;
+    (cluster.lock().unwrap().lease_ms, cluster.lock().unwrap().answers) = (600_000, false);
+    let changes = Mutex::new(Vec::new());
+    let shutdown = CancellationToken::new();
+    let agent = agent(&Arc::new(Reporter::default()));
+    let note = |change| changes.lock().unwrap().push(change);
+    let agent = agent.serve(options(&cluster), shutdown.clone(), note);
+    let story = async {
+        until(&cluster, "another session", |cluster| cluster.sessions == 2).await;
+        let said = format!("{:?}", changes.lock().unwrap());
+        assert!(said.contains("it does not answer"), "{said}");
+        // This one answers, and lasts for longer than silence is borne.
+        cluster.lock().unwrap().answers = true;
+        let beats = cluster.lock().unwrap().heartbeats;
+        until(&cluster, "heartbeats", |cluster| cluster.heartbeats > beats + 1000).await;
+        assert_eq!(cluster.lock().unwrap().sessions, 2);
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(agent, story);
+    ended.unwrap();
+}
+
+#[tokio::test]
 async fn another_process_sends_what_the_first_one_could_not() {
     let dir = tempfile::tempdir().unwrap();
     let spool = || {

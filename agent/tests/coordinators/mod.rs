@@ -54,6 +54,8 @@ pub struct Cluster {
     pub lease_ms: u64,
     /// Heartbeats are answered.
     pub answers: bool,
+    /// How many have come.
+    pub heartbeats: usize,
     pub changed: Arc<Notify>,
 }
 
@@ -74,6 +76,7 @@ impl Cluster {
             refuse: None,
             lease_ms: 0,
             answers: true,
+            heartbeats: 0,
             changed: Arc::default(),
         }
     }
@@ -174,6 +177,10 @@ impl Talk {
             let heard = self.requests.message().await.ok()??;
             let mut cluster = self.node.cluster();
             let before = cluster.durable;
+            if matches!(heard.message, Some(Says::Heartbeat(_))) {
+                cluster.heartbeats += 1;
+                cluster.changed.notify_one();
+            }
             match heard.message.unwrap() {
                 Says::Report(report) => cluster.take(report),
                 Says::Reports(batch) => {
@@ -181,7 +188,7 @@ impl Talk {
                     batch.reports.into_iter().for_each(|report| cluster.take(report));
                 }
                 Says::Hello(_) => panic!("one hello is enough"),
-                Says::Heartbeat(beat) if cluster.lease_ms > 0 && cluster.answers => {
+                Says::Heartbeat(beat) if cluster.answers => {
                     let message = Some(Message::Heartbeat(beat));
                     self.out.push_back(CoordinatorMessage { message });
                 }

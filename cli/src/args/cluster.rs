@@ -88,7 +88,7 @@ pub struct CoordinatorArgs {
     pub blobs: Option<String>,
 
     /// An agent may act for this time after it has sent a heartbeat that was answered, in milliseconds;
-    /// then it freezes what it runs. Longer in a fleet of more than 400 agents
+    /// then it freezes what it runs. Longer in a fleet of more than 8,000 agents
     #[arg(long, default_value_t = 30_000, value_name = "MS",
           value_parser = clap::value_parser!(u64).range(500..=86_400_000))]
     pub lease_ms: u64,

@@ -117,7 +117,7 @@ impl Coordinator {
         }
         let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
         if let Some(number) = self.duties.admit(session, engine, agents) {
-            self.rounds.heartbeat(session, number);
+            self.rounds.heartbeat(session, number, self.now);
         }
         Ok(())
     }
@@ -157,7 +157,7 @@ impl Coordinator {
         if self.duties.is_outgrown(session, self.leases.count()) {
             self.end_session(session);
         } else if self.duties.take_heartbeat(session, heartbeat.number) {
-            self.rounds.heartbeat(session, heartbeat.number);
+            self.rounds.heartbeat(session, heartbeat.number, self.now);
         }
     }
 
@@ -294,7 +294,7 @@ impl Coordinator {
         let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
         self.duties.drain(engine, agents, self.now, &mut messages);
         self.tell(messages);
-        if self.rounds.is_due() {
+        if self.rounds.is_due(self.now) {
             let id = self.next_id();
             self.rounds.ask(id, self.now);
             self.out.push(Output::ReadIndex(id));

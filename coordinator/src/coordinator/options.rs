@@ -31,7 +31,8 @@ pub struct LeaseTimes {
     /// So long after that an agent is given up that was not heard from, in milliseconds: for clocks that
     /// go at different speeds.
     pub margin_ms: u64,
-    /// How often an agent sends a heartbeat, in milliseconds; less often in a large fleet.
+    /// How often an agent sends a heartbeat, in milliseconds; less often in a large fleet. It is also how soon the
+    /// agent notices a coordinator that hangs.
     pub heartbeat_ms: u64,
 }
 
@@ -42,7 +43,7 @@ impl LeaseTimes {
 
 impl Default for LeaseTimes {
     fn default() -> Self {
-        LeaseTimes { lease_ms: 30_000, margin_ms: 10_000, heartbeat_ms: 5_000 }
+        LeaseTimes { lease_ms: 30_000, margin_ms: 10_000, heartbeat_ms: 1_000 }
     }
 }
 

@@ -96,8 +96,7 @@ impl Duties {
         engine: &Engine,
         agents: &Agents,
     ) {
-        let session = self.sessions.values_mut().find(|session| session.id == id);
-        let Some(session) = session else { return };
+        let Some(session) = self.by_id_mut(id) else { return };
         let before = std::mem::replace(&mut session.hello.disk_free_bytes, free);
         let floor = session.hello.disk_floor_bytes;
         let is_low = |free: Option<u64>| free.is_some_and(|free| free < floor);

@@ -13,7 +13,7 @@ use tenon_proto::raft::v1::FetchRequest;
 use tokio::sync::{mpsc, oneshot};
 
 use super::raft_thread::RaftInput;
-use super::standing::{Standing, StateView};
+use super::standing::{FleetView, Standing, StateView};
 use crate::coordinator::{Answer, Clocks, CloseReason, Coordinator, Input, Output, Request};
 use crate::duties::SessionId;
 use crate::entry::RequestId;
@@ -27,6 +27,9 @@ use crate::waiting::Token;
 const BATCH: usize = 1024;
 /// How old the standing that is shown may be.
 const SHOW: Duration = Duration::from_millis(50);
+/// Showing the agents takes at most one part in so many of the thread's time: the more there are, the
+/// older what is shown of them may be.
+const SHOW_AGENTS: u32 = 100;
 /// So many proposals may be under way before agents and clients have to wait.
 const UNDER_WAY: usize = 16 << 10;
 
@@ -101,6 +104,8 @@ pub(super) struct ApplyThread {
     shown: Instant,
     /// Something was done since the standing was shown.
     behind: bool,
+    /// The agents are not shown again before then.
+    show_agents: Instant,
     stopping: bool,
 }
 
@@ -116,6 +121,7 @@ impl ApplyThread {
             began: Instant::now(),
             shown: Instant::now(),
             behind: true,
+            show_agents: Instant::now(),
             stopping: false,
         }
     }
@@ -220,6 +226,13 @@ impl ApplyThread {
         self.shown = Instant::now();
         self.behind = false;
         self.links.standing.set_state(StateView::of(&self.coordinator));
+        if self.shown < self.show_agents {
+            // They are shown later.
+            self.behind = true;
+            return;
+        }
+        self.links.standing.set_fleet(FleetView::of(&self.coordinator));
+        self.show_agents = self.shown + self.shown.elapsed() * SHOW_AGENTS;
     }
 
     fn take_user(&mut self, message: FromUser, inputs: &mut Vec<Input>) {

@@ -254,7 +254,7 @@ impl ControlPlane for Handle {
         let members = member.members.borrow().clone();
         let members: Vec<WireMember> =
             members.into_iter().map(|(id, known)| show::member(id, known, &raft)).collect();
-        let agents = state.agents.into_iter().map(|agent| Agent {
+        let agents = member.standing.fleet().agents.into_iter().map(|agent| Agent {
             name: agent.name,
             state: "up".to_owned(),
             slots: agent.slots,
@@ -309,8 +309,9 @@ impl ControlPlane for Handle {
     fn gauges(&self) -> Gauges {
         let Some(member) = self.member() else { return Gauges::default() };
         let (raft, state) = (member.standing.raft(), member.standing.state());
+        let fleet = member.standing.fleet();
         let (blob_chunks, blob_bytes) = member.blobs.size();
-        let tasks = [("running", state.placed), ("waiting", state.waiting)];
+        let tasks = [("running", fleet.placed), ("waiting", state.waiting)];
         Gauges {
             term: raft.term,
             is_leader: raft.role == Role::Leader,
@@ -327,10 +328,10 @@ impl ControlPlane for Handle {
             active_runs: state.active_runs,
             tasks: tasks.into_iter().map(|(state, count)| (state.to_owned(), count)).collect(),
             last_seq: state.last_seq,
-            agents: u64::try_from(state.agents.len()).unwrap_or(u64::MAX),
-            known_agents: state.known_agents,
-            closed_agents: state.closed_agents,
-            slots: state.agents.iter().map(|agent| u64::from(agent.slots)).sum(),
+            agents: u64::try_from(fleet.agents.len()).unwrap_or(u64::MAX),
+            known_agents: fleet.known_agents,
+            closed_agents: fleet.closed_agents,
+            slots: fleet.agents.iter().map(|agent| u64::from(agent.slots)).sum(),
             queued_runs: state.queued_runs,
             blob_chunks,
             blob_bytes,

@@ -13,6 +13,7 @@ use crate::coordinator::Coordinator;
 pub struct Standing {
     raft: Mutex<Status>,
     state: Mutex<StateView>,
+    fleet: Mutex<FleetView>,
     /// Bytes of the Raft log on the disk.
     pub log_bytes: AtomicU64,
 }
@@ -30,18 +31,23 @@ pub struct StateView {
     pub active_runs: u64,
     /// Proposals of this node that are not applied yet.
     pub under_way: u64,
+    /// Runs that wait because their concurrency group is full.
+    pub queued_runs: u64,
+    /// Tasks that wait for an agent: on the leader only.
+    pub waiting: u64,
+}
+
+/// The agents behind the log, at one moment. Looking at them takes longer the more there are.
+#[derive(Clone, Debug, Default)]
+pub struct FleetView {
     /// Agents in contact: on the leader only.
     pub agents: Vec<AgentView>,
     /// Agents of the fleet, in contact or not.
     pub known_agents: u64,
     /// Those of them that are cordoned or being drained.
     pub closed_agents: u64,
-    /// Runs that wait because their concurrency group is full.
-    pub queued_runs: u64,
     /// Tasks that have an agent.
     pub placed: u64,
-    /// Tasks that wait for one: on the leader only.
-    pub waiting: u64,
 }
 
 /// An agent in contact.
@@ -70,6 +76,11 @@ impl Standing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The agents behind it.
+    pub fn fleet(&self) -> FleetView {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn set_raft(&self, status: Status) {
         *self.raft.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
@@ -77,11 +88,33 @@ impl Standing {
     pub(super) fn set_state(&self, state: StateView) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
+
+    pub(super) fn set_fleet(&self, fleet: FleetView) {
+        *self.fleet.lock().unwrap_or_else(PoisonError::into_inner) = fleet;
+    }
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 impl StateView {
     pub(super) fn of(coordinator: &Coordinator) -> StateView {
-        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let replica = coordinator.replica();
+        StateView {
+            applied: replica.meta().applied,
+            last_seq: replica.meta().next_seq - 1,
+            next_node: replica.meta().next_node,
+            active_runs: count(replica.engine().runs().count()),
+            under_way: count(coordinator.under_way()),
+            queued_runs: count(replica.engine().waiting_in_groups()),
+            waiting: count(coordinator.waiting()),
+        }
+    }
+}
+
+impl FleetView {
+    pub(super) fn of(coordinator: &Coordinator) -> FleetView {
         let replica = coordinator.replica();
         let running = replica.engine().used();
         let agents = coordinator.agents().map(|hello| AgentView {
@@ -92,18 +125,11 @@ impl StateView {
             labels: hello.labels.clone().into_iter().collect(),
         });
         let known = || replica.meta().agents.values().filter(|agent| !agent.removed);
-        StateView {
-            applied: replica.meta().applied,
-            last_seq: replica.meta().next_seq - 1,
-            next_node: replica.meta().next_node,
-            active_runs: count(replica.engine().runs().count()),
-            under_way: count(coordinator.under_way()),
+        FleetView {
             agents: agents.collect(),
             known_agents: count(known().count()),
             closed_agents: count(known().filter(|agent| agent.cordoned).count()),
-            queued_runs: count(replica.engine().waiting_in_groups()),
             placed: running.values().map(|used| u64::from(used.attempts)).sum(),
-            waiting: count(coordinator.waiting()),
         }
     }
 }

@@ -107,8 +107,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 const STREAM_WINDOW: u32 = 4 << 20;
 /// And on one connection.
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// A connection on which nothing is heard for so long is asked whether it is alive.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A connection on which nothing is heard for so long is asked whether it is alive: less often than the agents of a
+/// large fleet send heartbeats, which show the same.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// And then closed after so long.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests at a time on one connection.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tenon_client::Access;
-use tenon_client::connect::connect;
+use tenon_client::connect::connect_for_session;
 use tenon_client::route::Route;
 use tenon_proto::agent::v1::agents_client::AgentsClient;
 use tenon_proto::agent::v1::coordinator_message::Message as Told;
@@ -132,7 +132,7 @@ impl Agent {
     }
 
     async fn converse(&mut self, url: &str) -> tenon_client::Result<()> {
-        let channel = connect(url, &Access::default()).await?;
+        let channel = connect_for_session(url, &Access::default()).await?;
         let (outbox, inbox) = mpsc::channel(WAITING);
         let hello = agent_message::Message::Hello(self.hello());
         // The receiver is here.
