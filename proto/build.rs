@@ -44,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "#[serde(deserialize_with = \"crate::json::text_or_json\")]\n\
          #[schemars(schema_with = \"crate::json::text_or_json_schema\")]",
     );
-    tonic_prost_build::configure().compile_fds_with_config(files, config)?;
+    let services = tonic_prost_build::configure().codec_path("crate::codec::Codec");
+    services.compile_fds_with_config(files, config)?;
     Ok(())
 }
 

@@ -182,7 +182,7 @@ async fn agent(handle: Handle, incarnation: String) {
             let report =
                 Report { number, attempt: start.attempt.clone(), time_ms: 1000, what: Some(what) };
             let message = Some(agent_message::Message::Report(report));
-            if session.to_node.send(AgentMessage { message }).await.is_err() {
+            if session.to_node.send(Box::new(AgentMessage { message })).await.is_err() {
                 return;
             }
         }

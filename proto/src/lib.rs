@@ -1,6 +1,7 @@
 //! The wire contracts, generated from the `.proto` files beside this crate, and how an error of the
 //! control API travels as a gRPC status.
 
+pub mod codec;
 mod json;
 pub mod status;
 

@@ -1,6 +1,6 @@
 //! Sessions of agents, between the node's thread and the server's streams.
 
-use tenon_proto::agent::v1::Hello;
+use tenon_proto::agent::v1::{AgentMessage, Hello};
 use tokio::sync::mpsc;
 
 use super::Handle;
@@ -20,9 +20,9 @@ impl Handle {
         // The first message tells whether there is a session at all.
         let first = match messages.recv().await.ok_or_else(stopping)? {
             SessionMessage::Close(reason) => return Err(self.closed(reason)),
-            SessionMessage::Message(message) => *message,
+            SessionMessage::Message(message) => message,
         };
-        let (to_node, mut said) = mpsc::channel(SESSION);
+        let (to_node, mut said) = mpsc::channel::<Box<AgentMessage>>(SESSION);
         let (to_agent, from_node) = mpsc::channel(SESSION);
         let handle = self.clone();
         let mut ended = member.ended.clone();
@@ -33,7 +33,7 @@ impl Handle {
                 let mut next = Ok(first);
                 while to_agent.send(next).await.is_ok() {
                     next = match messages.recv().await {
-                        Some(SessionMessage::Message(message)) => Ok(*message),
+                        Some(SessionMessage::Message(message)) => Ok(message),
                         Some(SessionMessage::Close(reason)) => Err(handle.closed(reason)),
                         None => Err(stopping()),
                     };
@@ -46,7 +46,7 @@ impl Handle {
             };
             let listen = async {
                 while let Some(message) = said.recv().await {
-                    if !handle.said(session, message).await {
+                    if !handle.said(session, *message).await {
                         break;
                     }
                 }

@@ -102,12 +102,13 @@ pub enum Readiness {
     NotReady(String),
 }
 
-/// A session with an agent, seen from the server.
+/// A session with an agent, seen from the server. Messages are in boxes because each channel has places for
+/// dozens of them at once, and there are thousands of sessions.
 pub struct Session {
     /// What the agent says after its hello. Dropped when the connection is lost.
-    pub to_node: mpsc::Sender<AgentMessage>,
+    pub to_node: mpsc::Sender<Box<AgentMessage>>,
     /// What it is told; an error ends the session.
-    pub from_node: mpsc::Receiver<Result<CoordinatorMessage>>,
+    pub from_node: mpsc::Receiver<Result<Box<CoordinatorMessage>>>,
 }
 
 /// The stored events, in records as [`tenon_reporter::history::encode`] makes them, by index. Between

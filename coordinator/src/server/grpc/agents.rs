@@ -49,7 +49,7 @@ impl Agents for Service {
                 () = shutdown.cancelled() => None,
             };
             Some(match said.unwrap_or_else(|| Err(ended())) {
-                Ok(message) => (Ok(message), Some((from_node, shutdown))),
+                Ok(message) => (Ok(*message), Some((from_node, shutdown))),
                 Err(fault) => (Err(fault.into()), None),
             })
         });
@@ -104,7 +104,7 @@ fn check(hello: Hello) -> Result<Hello> {
 /// Hands on what the agent says, until one of the three is gone.
 async fn listen(
     mut inbound: Streaming<AgentMessage>,
-    to_node: mpsc::Sender<AgentMessage>,
+    to_node: mpsc::Sender<Box<AgentMessage>>,
     shutdown: CancellationToken,
 ) {
     loop {
@@ -114,7 +114,7 @@ async fn listen(
             () = shutdown.cancelled() => break,
         };
         let Ok(Some(message)) = message else { break };
-        if to_node.send(message).await.is_err() {
+        if to_node.send(Box::new(message)).await.is_err() {
             break;
         }
     }
