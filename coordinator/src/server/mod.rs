@@ -7,6 +7,7 @@ pub mod access;
 mod api;
 pub mod audit;
 mod batch;
+mod cluster;
 mod control_plane;
 mod deadline;
 mod fault;
