@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tempfile::TempDir;
 use tenon_coordinator::intake::{self, Chance, Front};
 use tenon_coordinator::server::{Change, ControlPlane, ServerOptions, Started, serve};
@@ -169,7 +170,7 @@ async fn agent(handle: Handle, incarnation: String) {
     };
     let Ok(mut session) = handle.session(hello).await else { return };
     let mut number = 0;
-    while let Some(Ok(message)) = session.from_node.recv().await {
+    while let Some(Ok(message)) = session.from_node.next().await {
         let Some(Message::Start(start)) = message.message else { continue };
         let ended = Ended { outcome: Some(ended::Outcome::Ran(Ran {})), ..Ended::default() };
         for what in [
@@ -182,7 +183,7 @@ async fn agent(handle: Handle, incarnation: String) {
             let report =
                 Report { number, attempt: start.attempt.clone(), time_ms: 1000, what: Some(what) };
             let message = Some(agent_message::Message::Report(report));
-            if session.to_node.send(Box::new(AgentMessage { message })).await.is_err() {
+            if !session.to_node.said(AgentMessage { message }).await {
                 return;
             }
         }

@@ -1,66 +1,44 @@
 //! Sessions of agents, between the node's thread and the server's streams.
 
+use futures_util::stream;
 use tenon_proto::agent::v1::{AgentMessage, Hello};
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Handle;
 use super::apply_thread::SessionMessage;
 use super::membership::stopping;
 use crate::coordinator::CloseReason;
-use crate::server::{Fault, Result, Session};
-
-/// Messages that may wait on their way to an agent's stream.
-const SESSION: usize = 256;
+use crate::duties::SessionId;
+use crate::server::{Fault, Result, Session, ToNode};
 
 impl Handle {
     pub(super) async fn begin_session(&self, hello: Hello) -> Result<Session> {
-        let member = self.joined()?;
-        let attached = self.attach(hello).await;
-        let (session, mut messages) = attached.ok_or_else(stopping)?;
+        self.joined()?;
+        let (id, mut messages) = self.attach(hello).await.ok_or_else(stopping)?;
+        let over = CancellationToken::new();
+        let ear = Ear { handle: self.clone(), id, over: over.clone() };
         // The first message tells whether there is a session at all.
         let first = match messages.recv().await.ok_or_else(stopping)? {
             SessionMessage::Close(reason) => return Err(self.closed(reason)),
-            SessionMessage::Message(message) => message,
+            message @ SessionMessage::Message(_) => message,
         };
-        let (to_node, mut said) = mpsc::channel::<Box<AgentMessage>>(SESSION);
-        let (to_agent, from_node) = mpsc::channel(SESSION);
-        let handle = self.clone();
-        let mut ended = member.ended.clone();
-        self.shared.runtime.spawn(async move {
-            // Neither direction waits for the other: an agent that is told much while it says much
-            // would otherwise wait for us as we wait for it.
-            let tell = async {
-                let mut next = Ok(first);
-                while to_agent.send(next).await.is_ok() {
-                    next = match messages.recv().await {
-                        Some(SessionMessage::Message(message)) => Ok(message),
-                        Some(SessionMessage::Close(reason)) => Err(handle.closed(reason)),
-                        None => Err(stopping()),
-                    };
-                    if next.is_err() {
-                        // Nobody may be listening any more.
-                        let _ = to_agent.send(next).await;
-                        break;
-                    }
-                }
+        let told =
+            Told { first: Some(first), messages, handle: self.clone(), _over: over.drop_guard() };
+        let from_node = stream::unfold(Some(told), |told| async {
+            let mut told = told?;
+            let message = match told.first.take() {
+                Some(first) => Some(first),
+                None => told.messages.recv().await,
             };
-            let listen = async {
-                while let Some(message) = said.recv().await {
-                    if !handle.said(session, *message).await {
-                        break;
-                    }
-                }
-            };
-            tokio::select! {
-                () = tell => {}
-                () = listen => {}
-                _ = async { ended.wait_for(|ended| *ended).await.is_ok() } => {
-                    let _ = to_agent.send(Err(stopping())).await;
-                }
-            }
-            handle.detach(session).await;
+            Some(match message {
+                Some(SessionMessage::Message(message)) => (Ok(*message), Some(told)),
+                Some(SessionMessage::Close(reason)) => (Err(told.handle.closed(reason)), None),
+                // The node's thread has ended.
+                None => (Err(stopping()), None),
+            })
         });
-        Ok(Session { to_node, from_node })
+        Ok(Session { to_node: Box::new(ear), from_node: Box::pin(from_node) })
     }
 
     fn closed(&self, reason: CloseReason) -> Fault {
@@ -76,5 +54,39 @@ impl Handle {
                 "some reports could not be taken; begin a new session and send them again",
             ),
         }
+    }
+}
+
+/// What an agent is told.
+struct Told {
+    first: Option<SessionMessage>,
+    messages: mpsc::UnboundedReceiver<SessionMessage>,
+    handle: Handle,
+    _over: DropGuard,
+}
+
+/// Hears what an agent says. The session is over when this is gone.
+struct Ear {
+    handle: Handle,
+    id: SessionId,
+    over: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl ToNode for Ear {
+    async fn said(&mut self, message: AgentMessage) -> bool {
+        self.handle.said(self.id, message).await
+    }
+
+    fn over(&self) -> &CancellationToken {
+        &self.over
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        let (handle, id) = (self.handle.clone(), self.id);
+        let runtime = self.handle.shared.runtime.clone();
+        runtime.spawn(async move { handle.detach(id).await });
     }
 }

@@ -20,9 +20,10 @@ use tenon_proto::raft::v1::{
     AdoptReply, AdoptRequest, Chunk, ChunksReply, ChunksRequest, FetchRequest, Header,
 };
 use tenon_trust::{Authority, Done, Trust};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 
 use super::fault::Result;
 use super::metrics::Gauges;
@@ -102,13 +103,21 @@ pub enum Readiness {
     NotReady(String),
 }
 
-/// A session with an agent, seen from the server. Messages are in boxes because each channel has places for
-/// dozens of them at once, and there are thousands of sessions.
+/// A session with an agent, seen from the server.
 pub struct Session {
-    /// What the agent says after its hello. Dropped when the connection is lost.
-    pub to_node: mpsc::Sender<Box<AgentMessage>>,
+    /// Hears what the agent says after its hello. Dropped when the connection is lost.
+    pub to_node: Box<dyn ToNode>,
     /// What it is told; an error ends the session.
-    pub from_node: mpsc::Receiver<Result<Box<CoordinatorMessage>>>,
+    pub from_node: Items<CoordinatorMessage>,
+}
+
+/// One direction of a session.
+#[tonic::async_trait]
+pub trait ToNode: Send + Sync {
+    /// Takes what the agent says. Waits while the node has too much to do; false when it has stopped.
+    async fn said(&mut self, message: AgentMessage) -> bool;
+    /// Cancelled when the other direction has ended.
+    fn over(&self) -> &CancellationToken;
 }
 
 /// The stored events, in records as [`tenon_reporter::history::encode`] makes them, by index. Between

@@ -41,7 +41,7 @@ use tasks::Tasks;
 
 pub use control_plane::{
     AgentDecision, Cancel, Change, ControlPlane, EventSource, Items, Once, Readiness, Session,
-    Started,
+    Started, ToNode,
 };
 pub use fault::{Fault, Result};
 pub use fleet::no_such_agent;

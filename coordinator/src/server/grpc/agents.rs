@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use prost::Message as _;
 use tenon_proto::agent::v1::agents_server::Agents;
 use tenon_proto::agent::v1::{AgentMessage, CoordinatorMessage, Hello, agent_message};
 use tenon_trust::Subject;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Service, caller};
-use crate::server::control_plane::Session;
+use crate::server::control_plane::{Session, ToNode};
 use crate::server::fault::{Fault, Result};
 
 /// Largest hello, in bytes: every member keeps what it says.
@@ -45,11 +44,11 @@ impl Agents for Service {
             let (mut from_node, shutdown) = state?;
             let said = tokio::select! {
                 biased;
-                said = from_node.recv() => said,
+                said = from_node.next() => said,
                 () = shutdown.cancelled() => None,
             };
             Some(match said.unwrap_or_else(|| Err(ended())) {
-                Ok(message) => (Ok(*message), Some((from_node, shutdown))),
+                Ok(message) => (Ok(message), Some((from_node, shutdown))),
                 Err(fault) => (Err(fault.into()), None),
             })
         });
@@ -104,17 +103,17 @@ fn check(hello: Hello) -> Result<Hello> {
 /// Hands on what the agent says, until one of the three is gone.
 async fn listen(
     mut inbound: Streaming<AgentMessage>,
-    to_node: mpsc::Sender<Box<AgentMessage>>,
+    mut to_node: Box<dyn ToNode>,
     shutdown: CancellationToken,
 ) {
     loop {
         let message = tokio::select! {
             message = inbound.message() => message,
-            () = to_node.closed() => break,
+            () = to_node.over().cancelled() => break,
             () = shutdown.cancelled() => break,
         };
         let Ok(Some(message)) = message else { break };
-        if to_node.send(Box::new(message)).await.is_err() {
+        if !to_node.said(message).await {
             break;
         }
     }
