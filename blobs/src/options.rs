@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -14,6 +15,9 @@ pub struct Options {
     /// Threads that read, compress, ask the store and write. They also wait for the store, so more than the processors
     /// is right where the store is far away. Each holds some 16 MiB.
     pub threads: usize,
+    /// A save asks again for all chunks that it relies on when it was begun, or has last done so, so long ago: a store may
+    /// forget what nobody asks for.
+    pub ask_again: Duration,
     /// Set to true, it ends the work soon, with [`Error::Cancelled`].
     pub cancel: Arc<AtomicBool>,
 }
@@ -21,7 +25,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Options { threads: (processors * 2).clamp(4, 32), cancel: Arc::default() }
+        Options {
+            threads: (processors * 2).clamp(4, 32),
+            ask_again: Duration::from_secs(1200),
+            cancel: Arc::default(),
+        }
     }
 }
 

@@ -6,12 +6,12 @@ mod common;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Watched, assert_same, look, noise, write};
 use tenon_blobs::{
-    ChunkStore, Error, LocalStore, ObjectStore, Options, SnapshotId, SnapshotIndex, chunks_of,
-    is_unfinished, restore, save,
+    ChunkId, ChunkStore, Error, LocalStore, ObjectStore, Options, SnapshotId, SnapshotIndex,
+    chunks_of, is_unfinished, restore, save,
 };
 
 fn options() -> Options {
@@ -56,6 +56,26 @@ fn a_save_that_was_cut_off_puts_only_the_rest() {
     store.allow(usize::MAX);
     let again = save(home.path(), &store, None, &options()).unwrap();
     assert_eq!((again.id, again.new_chunks), (saved.id, 0));
+}
+
+#[test]
+fn a_save_that_takes_long_asks_again_for_all_that_it_relies_on() {
+    let home = tempfile::tempdir().unwrap();
+    tree(home.path());
+    let store = memory();
+    let options = Options { ask_again: Duration::ZERO, ..options() };
+    let _waited = wait_for_a_tick(home.path());
+    let first = save(home.path(), &store, None, &options).unwrap();
+    write(&home.path().join("new"), &noise(77, 3_000_000));
+    for previous in [None, Some(&first.index)] {
+        Watched::<ObjectStore>::taken(&store.asked);
+        let saved = save(home.path(), &store, previous, &options).unwrap();
+        let mut relied = HashSet::new();
+        chunks_of(saved.id, &store, &mut |id| assert!(relied.insert(id))).unwrap();
+        let asked = Watched::<ObjectStore>::taken(&store.asked);
+        let times = |id: &ChunkId| asked.iter().filter(|it| *it == id).count();
+        assert!(relied.iter().all(|id| *id == saved.id.0 || times(id) >= 2));
+    }
 }
 
 #[test]
@@ -223,6 +243,11 @@ fn nothing_saved_is_lost_and_no_restore_half_done_by_kills_at_any_moment() {
         // Spread over what it does; when exactly does not matter.
         let (_never, wait) = std::sync::mpsc::channel::<()>();
         let _ = wait.recv_timeout(Duration::from_millis(30 + kill * 67 % 500));
+        // A busy machine may not come to a first snapshot in this time; the later kills are to meet one.
+        let late = Instant::now() + Duration::from_secs(120);
+        while kill == 5 && !home.join("saved").exists() && Instant::now() < late {
+            let _ = wait.recv_timeout(Duration::from_millis(10));
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let store = LocalStore::open(&home.join("store"), 0).unwrap();

@@ -68,7 +68,11 @@ impl LocalStore {
             }
             let mut appender = lock(&self.appender);
             if appender.pack.as_ref().is_some_and(|pack| pack.number == number) {
-                self.seal(&mut appender)?;
+                match self.seal(&mut appender) {
+                    // It goes without a trailer: whoever opens it reads through it.
+                    Err(Error::NoSpace { .. }) => appender.pack = None,
+                    sealed => sealed?,
+                }
             }
             packs.push(number);
         }

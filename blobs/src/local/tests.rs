@@ -197,3 +197,63 @@ fn a_disk_without_room_refuses_and_keeps_what_it_has() {
     assert_eq!(store.get(&ids(&chunks(0..10))).unwrap(), chunks(0..10));
     assert_eq!(store.missing(&ids(&chunks(10..15))).unwrap().len(), 5);
 }
+
+/// A file system of so many bytes, as long as this lives.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mounted(size: &str) -> Small {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(dir.path())
+            .status();
+        assert!(mount.unwrap().success(), "only root may mount");
+        Small(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let umount = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(umount.unwrap().success());
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_costs_nothing_that_was_acknowledged_and_is_swept() {
+    let disk = Small::mounted("3m");
+    let dir = disk.0.path().join("store");
+    let store = LocalStore::open(&dir, 0).unwrap();
+    let mut kept = Vec::new();
+    let refused = loop {
+        let number = kept.len() as u32;
+        let batch = chunks(number..number + 50);
+        match store.put(&batch) {
+            Ok(()) => kept.extend(batch),
+            Err(error) => {
+                assert_eq!(error.code(), "blobs/no-space");
+                break batch;
+            }
+        }
+    };
+    assert!(kept.len() > 500);
+    // The last bytes of the disk are somebody else's.
+    let rest = dir.join("../rest");
+    let mut file = File::create(&rest).unwrap();
+    while std::io::Write::write_all(&mut file, &[7; 100]).is_ok() {}
+    assert_eq!(store.missing(&ids(&refused)).unwrap(), ids(&refused));
+    assert_eq!(store.get(&ids(&kept)).unwrap(), kept);
+    drop(store);
+    let store = LocalStore::open(&dir, 0).unwrap();
+    assert_eq!(store.damage(), []);
+    assert_eq!(store.get(&ids(&kept)).unwrap(), kept);
+    assert_eq!(store.put(&refused).unwrap_err().code(), "blobs/no-space");
+
+    let swept = store.sweep(&|_| false, Duration::ZERO).unwrap();
+    assert_eq!((swept.chunks, store.size().chunks), (kept.len() as u64, 0));
+    store.put(&refused).unwrap();
+    drop(store);
+    let store = LocalStore::open(&dir, 0).unwrap();
+    assert_eq!(store.get(&ids(&refused)).unwrap(), refused);
+}

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -13,12 +14,19 @@ const BATCH_BYTES: usize = 4 << 20;
 /// How many chunks are.
 const BATCH_CHUNKS: usize = 256;
 
+/// How many ids one question has.
+const IDS: usize = 4096;
+
 /// What all threads of a save share.
 pub(crate) struct Upload<'a> {
     store: &'a dyn ChunkStore,
     options: &'a Options,
     /// Chunks that were met in this save: the store is asked once for each.
     met: Mutex<HashSet<ChunkId>>,
+    /// Chunks of files that have not changed.
+    unchanged: Mutex<Vec<ChunkId>>,
+    /// When all of them were last asked for.
+    asked: Mutex<Instant>,
     pub new_chunks: AtomicU64,
     pub new_bytes: AtomicU64,
 }
@@ -29,6 +37,8 @@ impl<'a> Upload<'a> {
             store,
             options,
             met: Mutex::default(),
+            unchanged: Mutex::default(),
+            asked: Mutex::new(Instant::now()),
             new_chunks: AtomicU64::new(0),
             new_bytes: AtomicU64::new(0),
         }
@@ -37,11 +47,29 @@ impl<'a> Upload<'a> {
     /// Takes note of chunks that an unchanged file has; they are asked for as if they had been read.
     pub fn lacks(&self, ids: &[ChunkId]) -> Result<HashSet<ChunkId>> {
         let mut lacking = HashSet::new();
-        for ids in ids.chunks(4096) {
+        for ids in ids.chunks(IDS) {
             self.options.check()?;
             lacking.extend(self.store.missing(ids)?);
         }
+        lock(&self.unchanged).extend(ids);
         Ok(lacking)
+    }
+
+    /// Asks again for all that was met, if that is long ago. Those that are on their way are missing, and come.
+    fn ask_again(&self) -> Result<()> {
+        let mut asked = lock(&self.asked);
+        if asked.elapsed() < self.options.ask_again {
+            return Ok(());
+        }
+        *asked = Instant::now();
+        drop(asked);
+        let mut all: Vec<ChunkId> = lock(&self.met).iter().copied().collect();
+        all.extend_from_slice(&lock(&self.unchanged));
+        for ids in all.chunks(IDS) {
+            self.options.check()?;
+            self.store.missing(ids)?;
+        }
+        Ok(())
     }
 
     fn put(&self, chunks: &[Packed]) -> Result<()> {
@@ -57,6 +85,7 @@ impl<'a> Upload<'a> {
 
     /// Keeps the chunk that comes last.
     pub fn finish(&self, root: &Packed) -> Result<()> {
+        self.ask_again()?;
         match self.store.missing(&[root.id])?.is_empty() {
             true => Ok(()),
             false => self.put(std::slice::from_ref(root)),
@@ -79,7 +108,7 @@ impl<'a> Batch<'a> {
     /// Takes a chunk, which is in the store when [`Batch::flush`] has returned.
     pub fn add(&mut self, content: Bytes) -> Result<ChunkId> {
         let id = ChunkId::of(&content);
-        let is_new = self.upload.met.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        let is_new = lock(&self.upload.met).insert(id);
         if is_new {
             self.bytes += content.len();
             self.chunks.push((id, content));
@@ -106,6 +135,12 @@ impl<'a> Batch<'a> {
             .map(|(id, content)| Packed::pack(*id, content))
             .collect();
         drop(chunks);
-        self.upload.put(&packed)
+        self.upload.put(&packed)?;
+        self.upload.ask_again()
     }
+}
+
+/// Nothing is left half changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -144,6 +144,7 @@ pub fn name(bytes: &[u8]) -> &OsStr {
 /// A store that counts, and fails when it is told to.
 pub struct Watched<S> {
     pub store: S,
+    pub asked: Mutex<Vec<ChunkId>>,
     pub puts: Mutex<Vec<ChunkId>>,
     pub gets: Mutex<Vec<ChunkId>>,
     /// So many chunks may be put or got; then nothing works any more.
@@ -154,6 +155,7 @@ impl<S: ChunkStore> Watched<S> {
     pub fn new(store: S) -> Watched<S> {
         Watched {
             store,
+            asked: Mutex::default(),
             puts: Mutex::default(),
             gets: Mutex::default(),
             left: Mutex::new(usize::MAX),
@@ -188,6 +190,7 @@ impl<S: ChunkStore> Watched<S> {
 
 impl<S: ChunkStore> ChunkStore for Watched<S> {
     fn missing(&self, ids: &[ChunkId]) -> Result<Vec<ChunkId>> {
+        self.asked.lock().unwrap().extend_from_slice(ids);
         self.store.missing(ids)
     }
 
