@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 use tenon_tests::fleet::Fleet;
@@ -180,5 +181,156 @@ fn a_task_that_a_drain_moves_finds_its_files_elsewhere() {
     assert_eq!(again, SEEN);
     let lost = events.iter().find(|event| event["kind"] == "task-lost").unwrap();
     assert_eq!(lost["reason"], "infra/drained");
+    other.kill();
+}
+
+/// `make` fills a workspace with so much that it takes a moment, and `use` looks whether all of it is there.
+const LARGE: &str = r#"apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {name: large}
+spec:
+  workspaces: [{name: w, volumeClaimTemplate: {spec: {}}}]
+  taskRunSpecs: [{pipelineTaskName: make, MAKE}, {pipelineTaskName: use, USE}]
+  pipelineSpec:
+    workspaces: [{name: w}]
+    tasks:
+    - name: make
+      workspaces: [{name: w}]
+      taskSpec:
+        workspaces: [{name: w}]
+        steps:
+        - name: s
+          image: x
+          workingDir: $(workspaces.w.path)
+          script: |
+            for i in 1 2 3; do head -c 60000000 /dev/urandom > $i; done
+            for i in $(seq 200); do echo $i > small$i; done
+            sha256sum * > ../sums && mv ../sums .
+    - name: use
+      runAfter: [make]
+      workspaces: [{name: w}]
+      taskSpec:
+        workspaces: [{name: w}]
+        steps:
+        - name: s
+          image: x
+          workingDir: $(workspaces.w.path)
+          script: |
+            #!/bin/sh
+            set -e
+            sha256sum --quiet -c sums
+            ls -A | wc -l
+"#;
+
+/// Bytes of chunks that a coordinator has on its disk, as far as they are written.
+fn stored(fleet: &Fleet, name: &str) -> u64 {
+    let dir = fleet.tenon.dir().join(name).join("blobs");
+    fs::read_dir(dir).unwrap().flatten().map(|entry| entry.metadata().unwrap().len()).sum()
+}
+
+/// The directories of an agent into which a restore is under way.
+fn unfinished(fleet: &Fleet, agent: &str) -> Vec<PathBuf> {
+    let runs = fleet.tenon.state_dir().join("agents").join(agent).join("runs");
+    let below = |dir: &Path| -> Vec<PathBuf> {
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    let claims = below(&runs).into_iter().flat_map(|run| below(&run.join("claims")));
+    claims.filter(|claim| claim.join(".tenon-restore-unfinished").exists()).collect()
+}
+
+#[test]
+fn an_agent_that_is_killed_while_it_saves_or_restores_does_it_again_and_all_of_it() {
+    let mut fleet = Fleet::start_on(Tenon::host(), 3, &SHORT);
+    let yaml = LARGE.replace("MAKE", &on("a1")).replace("USE", &on("a2"));
+    let (child, out) = fleet.start_run(&yaml, &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("the save", || stored(&fleet, "c1") > 5_000_000);
+    fleet.restart_agent();
+    assert!(!ended(&out, "make"), "it was saved before it could be killed");
+    wait_until("make to end", || ended(&out, "make"));
+
+    let mut other = fleet.agent("a2");
+    wait_until("the restore", || !unfinished(&fleet, "a2").is_empty());
+    other.kill();
+    assert_eq!(unfinished(&fleet, "a2").len(), 1, "it was restored before it could be killed");
+    let mut other = fleet.agent("a2");
+    let events = end(child, &out, 0);
+    assert_eq!(lines(&events, "use").last().unwrap(), "204");
+    other.kill();
+}
+
+#[test]
+fn workspaces_move_through_a_store_that_all_coordinators_share() {
+    let store = tempfile::TempDir::new().unwrap();
+    let url = format!("file://{}/workspaces", store.path().display());
+    let args = [&SHORT[..], &["--blobs", &url]].concat();
+    let mut fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 3, &args);
+    let specs = format!(
+        "[{{pipelineTaskName: make, {}}}, {{pipelineTaskName: use, {}}}]",
+        on("a1"),
+        on("a2")
+    );
+    let (child, out) = fleet.start_run(&pipeline(&fleet, &specs, ":"), &[]);
+    let _guard = KillOnPanic(child.id());
+    wait_until("make to end", || ended(&out, "make"));
+    fleet.agent = None;
+    let leader = fleet.leader();
+    fleet.coordinators[leader].kill();
+    let mut other = fleet.agent("a2");
+    let events = end(child, &out, 0);
+    assert_eq!(lines(&events, "use"), SEEN);
+    assert!(store.path().join("workspaces/chunks").is_dir());
+    for node in ["c1", "c2", "c3"] {
+        assert!(!fleet.tenon.dir().join(node).join("blobs").exists(), "{node} keeps chunks, too");
+    }
+    other.kill();
+}
+
+/// A file system of its own at a directory, for as long as this lives.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(dir: PathBuf, size: &str) -> Mounted {
+        fs::create_dir_all(&dir).unwrap();
+        let size = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&dir);
+        assert!(mount.status().unwrap().success(), "only root may mount");
+        Mounted(dir)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: who has it open may still be there.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn coordinators_without_room_for_workspaces_leave_them_where_they_are() {
+    let tenon = Tenon::host().allowing_its_directory();
+    // Less than they leave free in any case.
+    let _full =
+        ["c1", "c2", "c3"].map(|node| Mounted::tmpfs(tenon.dir().join(node).join("blobs"), "64m"));
+    let fleet = Fleet::start_on(tenon, 3, &SHORT);
+    let said = fleet.run(&pipeline(&fleet, "[]", ":"), &["-o", "json"]).expect(0);
+    let events = said.events();
+    assert_eq!(lines(&events, "use"), SEEN);
+    let make = ends(&events, "make")[0];
+    let told = make["workspaces"][0]["message"].as_str().unwrap();
+    assert!(told.contains("[overloaded/blobs-full]"), "{told}");
+    // Who may run elsewhere only waits, and is told for what.
+    let specs = format!("[{{pipelineTaskName: use, {}}}]", on("a2"));
+    let (mut child, out) = fleet.start_run(&pipeline(&fleet, &specs, ":"), &[]);
+    let _guard = KillOnPanic(child.id());
+    let mut other = fleet.agent("a2");
+    wait_until("the reason", || saw(&out, "not have the run's volume"));
+    assert_eq!(
+        ends(&fleet.ask(&["events", "--kind", "task-end"]).expect(0).events(), "use").len(),
+        1
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
     other.kill();
 }

@@ -96,6 +96,9 @@ pub struct NodeOptions {
     pub blobs: Option<String>,
     /// Between looks at which snapshots are still needed.
     pub sweep_every: Duration,
+    /// A chunk that was put or asked for within this time stays: a save may rely on it. Saves ask again for what they
+    /// rely on, more often than every hour.
+    pub unasked: Duration,
     /// Encrypts Secrets at rest.
     pub key: Option<SealKey>,
     /// When what is applied is made what a restart begins with.
@@ -119,6 +122,7 @@ impl NodeOptions {
             saves_claims: true,
             blobs: None,
             sweep_every: Duration::from_secs(600),
+            unasked: Duration::from_secs(3600),
             key: None,
             persist: PersistPoints::default(),
             log_segment_bytes: LogOptions::default().segment_bytes,

@@ -5,8 +5,8 @@ use tenon_proto::agent::v1::agents_client::AgentsClient;
 use tenon_proto::agent::v1::coordinator_message::Message;
 use tenon_proto::agent::v1::report::What;
 use tenon_proto::agent::v1::{
-    AgentMessage, AttemptId, CoordinatorMessage, Ended, Hello, Output, Ran, Report, StepEnded,
-    StepStarted, agent_message, ended,
+    AgentMessage, AttemptId, CoordinatorMessage, Ended, Ending, Hello, Output, Ran, Report,
+    StepEnded, StepStarted, WorkspaceUse, agent_message, ended,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -73,6 +73,16 @@ impl Agent {
     }
 
     pub async fn end(&mut self, attempt: &AttemptId, exit_code: i32) {
+        self.end_with(attempt, exit_code, Vec::new()).await;
+    }
+
+    /// The same, with what became of its workspaces.
+    pub async fn end_with(
+        &mut self,
+        attempt: &AttemptId,
+        exit_code: i32,
+        workspaces: Vec<WorkspaceUse>,
+    ) {
         let mut chunk = ChunkBuilder::new();
         for line in ["one", "two", "three"] {
             chunk.push(1_000, Stream::Stdout, false, line).unwrap();
@@ -83,15 +93,17 @@ impl Agent {
         self.report(attempt, What::StepStarted(StepStarted { step: step() })).await;
         let output = Output { container: step(), sidecar: false, lines, chunk };
         self.report(attempt, What::Output(output)).await;
+        let ending = if exit_code == 0 { Ending::default() } else { Ending::Error };
         let end = StepEnded {
             step: step(),
             started_at_ms: Some(1_000),
             exit_code,
+            ending: ending as i32,
             ..StepEnded::default()
         };
         self.report(attempt, What::StepEnded(end)).await;
         let outcome = Some(ended::Outcome::Ran(Ran {}));
-        self.report(attempt, What::Ended(Ended { outcome, ..Ended::default() })).await;
+        self.report(attempt, What::Ended(Ended { outcome, workspaces })).await;
     }
 
     /// Does everything that it is told until the session ends.

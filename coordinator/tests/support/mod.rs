@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tenon_coordinator::server::{ServerOptions, serve};
-use tenon_coordinator::{Node, NodeOptions};
+use tenon_coordinator::{Handle, Node, NodeOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -34,6 +34,7 @@ pub struct TestNode {
     pub dir: TempDir,
     pub name: String,
     pub url: String,
+    change: fn(&mut NodeOptions),
     shutdown: CancellationToken,
     serving: JoinSet<()>,
 }
@@ -46,6 +47,11 @@ impl TestNode {
 
     /// A node on a directory that may have something in it.
     pub async fn start_in(dir: TempDir, name: &str) -> TestNode {
+        TestNode::start_with(dir, name, |_| {}).await
+    }
+
+    /// The same with other options than the usual ones.
+    pub async fn start_with(dir: TempDir, name: &str, change: fn(&mut NodeOptions)) -> TestNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let mut node = TestNode {
@@ -53,6 +59,7 @@ impl TestNode {
             dir,
             name: name.to_owned(),
             url,
+            change,
             shutdown: CancellationToken::new(),
             serving: JoinSet::new(),
         };
@@ -61,7 +68,8 @@ impl TestNode {
     }
 
     async fn run(&mut self, listener: TcpListener) {
-        let options = NodeOptions::new(self.dir.path().to_owned(), &self.name, &self.url);
+        let mut options = NodeOptions::new(self.dir.path().to_owned(), &self.name, &self.url);
+        (self.change)(&mut options);
         let runtime = tokio::runtime::Handle::current();
         let start = move || Node::start(options, runtime).unwrap();
         let node = tokio::task::spawn_blocking(start).await.unwrap();
@@ -74,6 +82,19 @@ impl TestNode {
             serve(Arc::new(handle), metrics, listener, options, shutdown).await.unwrap();
         });
         self.node = Some(node);
+    }
+
+    /// Starts a node that was stopped, where it was.
+    pub async fn start_again(&mut self) {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let listener = until("the port to be free", async || TcpListener::bind(address).await.ok());
+        let listener = listener.await;
+        self.run(listener).await;
+    }
+
+    /// The node itself.
+    pub fn handle(&self) -> Handle {
+        self.node.as_ref().unwrap().handle()
     }
 
     /// Stops the server, then the node.
@@ -122,9 +143,15 @@ impl TestNode {
 
 /// Nodes that are one cluster.
 pub async fn cluster(count: usize) -> Vec<TestNode> {
+    cluster_with(count, |_| {}).await
+}
+
+/// The same with other options than the usual ones.
+pub async fn cluster_with(count: usize, change: fn(&mut NodeOptions)) -> Vec<TestNode> {
     let mut nodes = Vec::new();
     for number in 1..=count {
-        nodes.push(TestNode::start(&format!("n{number}")).await);
+        let dir = TempDir::new().unwrap();
+        nodes.push(TestNode::start_with(dir, &format!("n{number}"), change).await);
     }
     let peers: Vec<&String> = nodes[1..].iter().map(|node| &node.url).collect();
     let body = json!({"peers": peers}).to_string();

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Weak;
 use std::time::Duration;
 
-use tenon_blobs::{ChunkId, ChunkStore, Error, SnapshotId, chunks_of};
+use tenon_blobs::{ChunkId, ChunkStore, Error, Packed, SnapshotId, chunks_of};
 use tenon_consensus::Role;
 use tenon_engine::Time;
 
@@ -21,9 +21,8 @@ use crate::node::apply_thread::now;
 use crate::replica::RunRecord;
 use crate::server::Result;
 
-/// A chunk that was put or asked for within this time stays. Longer than any save takes.
-const UNASKED: Duration = Duration::from_secs(3600);
-/// The same in an object store, which remembers no questions: more than the week after which a chunk is put again.
+/// What `NodeOptions::unasked` is in an object store, which remembers no questions: more than the week after which
+/// a chunk is put again.
 const OBJECT_AGE: Duration = Duration::from_secs(9 * 24 * 3600);
 /// What a run that is over has is needed for so much longer than it may be gone on with.
 const MARGIN_MS: i64 = 3_600_000;
@@ -34,7 +33,9 @@ const AT_A_TIME: usize = 8;
 
 /// Looks after the chunks as long as the node runs.
 pub(in crate::node) async fn keep_house(node: Weak<Shared>) {
-    let Some(every) = node.upgrade().map(|shared| shared.options.sweep_every) else { return };
+    let Some(shared) = node.upgrade() else { return };
+    let every = shared.options.sweep_every;
+    Handle { shared }.try_shared_store().await;
     loop {
         tokio::time::sleep(every).await;
         let Some(shared) = node.upgrade() else { return };
@@ -50,6 +51,17 @@ pub(in crate::node) async fn keep_house(node: Weak<Shared>) {
 }
 
 impl Handle {
+    /// Puts something into the store that all nodes share. One that cannot be used is told of now, and not only when a
+    /// task waits for its workspace to be saved; nothing else hangs on it, so the node goes on.
+    async fn try_shared_store(&self) {
+        let Some(member) = self.member() else { return };
+        let Blobs::Shared(store) = member.blobs.clone() else { return };
+        let tried = self.blocking(move || Ok(store.put(&[Packed::new(b"tenon")?])?)).await;
+        if let Err(error) = tried {
+            tracing::warn!(%error, "workspaces cannot be saved: look at --blobs and at its options");
+        }
+    }
+
     /// Gets what is needed and not here, and removes what is not needed.
     pub async fn tidy_chunks(&self) -> Result<()> {
         let member = self.joined()?;
@@ -97,7 +109,8 @@ impl Handle {
         match blobs {
             Blobs::Own(store) => {
                 self.fetch_lacking(&**store, &cluster, &live)?;
-                let swept = store.sweep(&|id| live.contains(id), UNASKED)?;
+                let unasked = self.shared.options.unasked;
+                let swept = store.sweep(&|id| live.contains(id), unasked)?;
                 if swept.chunks > 0 {
                     tracing::info!(chunks = swept.chunks, bytes = swept.freed, "removed chunks");
                 }

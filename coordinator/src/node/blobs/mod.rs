@@ -182,13 +182,14 @@ impl Handle {
         let member = self.joined()?;
         let mut found: BTreeMap<ChunkId, Packed> = BTreeMap::new();
         let wanted = ids.clone();
+        if let Blobs::Shared(_) = member.blobs {
+            // It calls old ones missing, so that they are put again.
+            return self.with_store(&member.blobs, move |store| store.get(&wanted)).await;
+        }
         let here = self.with_store(&member.blobs, move |store| there(store, &wanted)).await?;
         found.extend(here.into_iter().map(|chunk| (chunk.id, chunk)));
         let mut failure = None;
-        let others: Vec<u64> = match &member.blobs {
-            Blobs::Own(_) => member.members.borrow().keys().copied().collect(),
-            Blobs::Shared(_) => Vec::new(),
-        };
+        let others: Vec<u64> = member.members.borrow().keys().copied().collect();
         for node in others.into_iter().filter(|node| *node != member.identity.node) {
             let left = ids.iter().filter(|id| !found.contains_key(id));
             let left: Vec<Vec<u8>> = left.map(|id| id.0.to_vec()).collect();
@@ -297,6 +298,11 @@ impl Handle {
         match tokio::time::timeout(PATIENCE, client.chunks(request)).await {
             Ok(Ok(reply)) => Ok(reply.into_inner()),
             Ok(Err(status)) => {
+                let refusal = tenon_proto::status::from_status(&status);
+                if refusal.code.starts_with("overloaded/") {
+                    let message = format!("node {node}: {}", refusal.message);
+                    return Err(Fault::new(refusal.code, message));
+                }
                 self.shared.chunk_peers.clients.lock().await.remove(&node);
                 Err(unreachable(status.message().to_owned()))
             }
@@ -305,11 +311,17 @@ impl Handle {
     }
 }
 
-/// Those of the chunks that are in a store.
+/// Those of the chunks that are in a store, and whole.
 fn there(store: &dyn ChunkStore, ids: &[ChunkId]) -> tenon_blobs::Result<Vec<Packed>> {
     let missing: BTreeSet<ChunkId> = store.missing(ids)?.into_iter().collect();
-    let there: Vec<ChunkId> = ids.iter().filter(|id| !missing.contains(id)).copied().collect();
-    store.get(&there)
+    let mut there: Vec<ChunkId> = ids.iter().filter(|id| !missing.contains(id)).copied().collect();
+    loop {
+        match store.get(&there) {
+            // Others may have it.
+            Err(Error::Damaged { id, .. } | Error::Missing { id }) => there.retain(|it| *it != id),
+            got => return got,
+        }
+    }
 }
 
 /// Chunks that somebody has sent are what they are called.
