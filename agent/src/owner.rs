@@ -88,6 +88,12 @@ pub fn is_dead(owner: &str) -> bool {
     started.is_none_or(|started| started != start)
 }
 
+/// Whether an owner is, or was, on this machine since it was started: on a daemon that several use, others may be of
+/// machines of which nothing is known here.
+pub fn is_of_here(owner: &str) -> bool {
+    owner.starts_with(AGENT) || owner.split('/').next() == Some(&boot_id())
+}
+
 /// Makes a directory that says whose it is. One that is there already becomes so.
 pub fn own_directory(dir: &Path, owner: &Owner) -> Result<(), BackendError> {
     let made = make_dir(dir, 0o700).and_then(|()| fs::write(dir.join(OWNER_FILE), owner.name()));
@@ -179,6 +185,7 @@ mod tests {
         assert!(!me.outlives(&me.name()));
         assert!(me.outlives(&agent("earlier", "/data").name()));
         assert!(!me.outlives(&agent("earlier", "/elsewhere").name()));
+        assert!(is_of_here(&owner()) && !is_of_here("other-boot/1/1/1"));
         assert!(!Owner::Process.outlives(&me.name()));
         assert!(!me.outlives(&Owner::Process.name()));
     }

@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -34,6 +36,62 @@ fn left(owner: &str, key: &str) -> String {
 
 fn is_there(id: &str) -> bool {
     docker(&["ps", "-aq", "--no-trunc"]).lines().any(|line| line == id)
+}
+
+/// This thread, and those that it starts from now on, have directories there that the daemon does not see.
+fn hide(directories: &[&Path]) {
+    // SAFETY: no memory is involved.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNS) }, 0, "only root may");
+    let mount = |args: &[&str], directory: &Path| {
+        let status = Command::new("mount").args(args).arg(directory).status();
+        assert!(status.unwrap().success(), "mount {args:?} {}", directory.display());
+    };
+    mount(&["--make-rprivate"], Path::new("/"));
+    directories.iter().for_each(|directory| mount(&["-t", "tmpfs", "hidden"], directory));
+}
+
+#[tokio::test]
+async fn what_an_agent_has_left_on_a_daemon_elsewhere_goes_when_its_relay_has_ended_for_long() {
+    let data = tempfile::tempdir().unwrap();
+    hide(&[data.path(), Path::new("/dev/shm")]);
+    let of = |life: &str| format!("agent:{life}:{}", data.path().display());
+    let number = std::process::id();
+    // As agents leave it that are killed while something of theirs is there.
+    let leave = |life: &str, end: bool| {
+        let owner = format!("tenon.owner={}-elsewhere", of(life));
+        let name = format!("tenon-relay-test-{life}-{number}");
+        docker(&["volume", "create", "--label", &owner, &name]);
+        let volume = format!("{name}:/disk");
+        let args = ["--name", &name, "--label", &owner, "--volume", &volume];
+        docker(&[&["run", "-d"], &args[..], &[IMAGE, "sleep", "3000"]].concat());
+        let step = left(&format!("{}-elsewhere", of(life)), life);
+        if end {
+            docker(&["kill", &name]);
+        }
+        (name, step)
+    };
+    support::images();
+    let (live, live_step) = leave("live", false);
+    let (ended, ended_step) = leave("ended", true);
+    let of_process = left("other-boot/1/1/1", "process");
+    let names = || docker(&["ps", "-a", "--format={{.Names}}"]) + &docker(&["volume", "ls", "-q"]);
+
+    let patient = backend(&data, HouseOptions::default()).await;
+    patient.reap().await.unwrap();
+    patient.keep_house(&Needed::default()).await;
+    assert!(is_there(&ended_step) && names().matches(&ended).count() == 2, "it may come back");
+    assert!(is_there(&of_process), "who lives on another machine, nobody knows");
+
+    let house = || HouseOptions { keep_claims: Duration::ZERO, ..HouseOptions::default() };
+    let done = backend(&data, house()).await.keep_house(&Needed::default()).await;
+    assert!(!is_there(&ended_step) && !names().contains(&ended), "{done:?}");
+    assert!(done.iter().any(|what| what.contains("of agents that are gone")), "{done:?}");
+    assert!(is_there(&live_step) && names().matches(&live).count() == 2);
+
+    docker(&["kill", &live]);
+    assert!(backend(&data, house()).await.reap().await.unwrap() >= 3);
+    assert!(!is_there(&live_step) && !names().contains(&live));
+    docker(&["rm", "-f", &of_process]);
 }
 
 #[tokio::test]

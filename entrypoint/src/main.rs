@@ -16,6 +16,7 @@ mod run;
 mod sys;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The pid name space of the machine itself: its number is the kernel's constant.
 const MACHINE: &str = "pid:[4026531836]";
@@ -25,7 +26,11 @@ fn main() -> ExitCode {
     let subcommand = arguments.next().unwrap_or_default();
     match (subcommand.to_str(), arguments.next(), arguments.next()) {
         (Some("run"), Some(spec), None) => run::run(spec.as_ref()),
-        (Some("pause"), None, None) => pause::pause(),
+        (Some("pause"), None, None) => pause::pause(None),
+        (Some("pause"), Some(seconds), None) => match seconds.to_string_lossy().parse() {
+            Ok(seconds) => pause::pause(Some(Duration::from_secs(seconds))),
+            Err(_) => usage(),
+        },
         (Some("launch"), None, None) => launcher::launch(),
         (Some("relay"), None, None) => relay_server::relay(),
         (Some("ask"), Some(host), Some(port)) => {
@@ -38,14 +43,16 @@ fn main() -> ExitCode {
             purge::purge([first].into_iter().chain(second).chain(arguments))
         }
         (Some("kill-all"), None, None) => kill_all(),
-        _ => {
-            eprintln!(
-                "usage: tenon-entrypoint run SPEC | pause | launch | enter PID COMMAND... | purge DIR... | \
-                 kill-all | relay | ask HOST PORT"
-            );
-            ExitCode::from(2)
-        }
+        _ => usage(),
     }
+}
+
+fn usage() -> ExitCode {
+    eprintln!(
+        "usage: tenon-entrypoint run SPEC | pause [SECONDS] | launch | enter PID COMMAND... | \
+         purge DIR... | kill-all | relay | ask HOST PORT"
+    );
+    ExitCode::from(2)
 }
 
 /// Kills every process of the pid name space, but this one and process 1, which only its parent can kill.

@@ -1,12 +1,17 @@
 //! `pause`: holds a container (and so its network namespace) open, reaps orphans, and goes away at
-//! once when told to.
+//! once when told to. `pause SECONDS` also goes away by itself, once it was told for so long by nobody
+//! that it is needed.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use crate::sys::{self, Signals, Waited};
 
-/// Waits for SIGTERM, SIGINT or SIGHUP.
-pub fn pause() -> ExitCode {
+/// What tells it that it is needed.
+pub const NEEDED: libc::c_int = libc::SIGUSR1;
+
+/// Waits for SIGTERM, SIGINT or SIGHUP, or until nobody has sent [`NEEDED`] for `idle`.
+pub fn pause(idle: Option<Duration>) -> ExitCode {
     let signals = match Signals::take_over() {
         Ok(signals) => signals,
         Err(error) => {
@@ -14,11 +19,18 @@ pub fn pause() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let mut needed = Instant::now();
     loop {
-        sys::wait(&mut [Waited::new(signals.fd())], None);
+        let left = idle.map(|idle| idle.saturating_sub(needed.elapsed()));
+        let mut signalled = [Waited::new(signals.fd())];
+        sys::wait(&mut signalled, left);
+        if left == Some(Duration::ZERO) && !signalled[0].ready() {
+            return ExitCode::SUCCESS;
+        }
         while let Some(signal) = signals.next() {
             match signal {
                 libc::SIGTERM | libc::SIGINT | libc::SIGHUP => return ExitCode::SUCCESS,
+                NEEDED => needed = Instant::now(),
                 libc::SIGCHLD => while sys::reap().is_some() {},
                 _ => {}
             }

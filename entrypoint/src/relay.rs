@@ -7,6 +7,9 @@
 
 use crate::wire::{Decoder, Encoder, Malformed};
 
+/// The variable that names the process which is to be told that the relay's container is needed.
+pub const HOLDER: &str = "TENON_HOLDER";
+
 /// Most bytes of one message.
 const MOST: usize = 64 << 20;
 

@@ -1,5 +1,6 @@
 //! `relay`: does what an agent orders that shares no files with this daemon, and passes on the records
-//! of its containers as they grow (see [`tenon_entrypoint::relay`]). Ends with its standard input.
+//! of its containers as they grow (see [`tenon_entrypoint::relay`]). Ends with its standard input. As long as
+//! something is ordered, whoever holds its container open is told that it is needed.
 //!
 //! `ask` opens one connection from inside a container: how the agent probes a sidecar whose address
 //! it cannot reach.
@@ -12,7 +13,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 
-use tenon_entrypoint::relay::{Answer, Order};
+use tenon_entrypoint::relay::{Answer, HOLDER, Order};
 
 use crate::sys::{self, FileWatch, Waited};
 
@@ -52,6 +53,7 @@ fn serve() -> io::Result<()> {
     let mut stdin = io::stdin();
     let mut orders = Vec::new();
     let mut room = vec![0; READ];
+    let holder = std::env::var(HOLDER).ok().and_then(|pid| pid.parse().ok());
     loop {
         let more = relay.pass_on()?;
         let mut waited = [Waited::new(stdin.as_raw_fd()), Waited::new(relay.watch.fd())];
@@ -66,6 +68,9 @@ fn serve() -> io::Result<()> {
         match stdin.read(&mut room)? {
             0 => return Ok(()),
             count => orders.extend_from_slice(&room[..count]),
+        }
+        if let Some(holder) = holder {
+            sys::signal_process(holder, crate::pause::NEEDED);
         }
         let mut used = 0;
         while let Some((order, length)) =

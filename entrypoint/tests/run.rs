@@ -497,3 +497,13 @@ fn pause_ends_when_told() {
         child.try_wait().unwrap().is_some()
     });
 }
+
+#[test]
+fn pause_ends_when_nobody_needs_it() {
+    let pause = |seconds: &str| {
+        let mut pause = Command::new(env!("CARGO_BIN_EXE_tenon-entrypoint"));
+        pause.args(["pause", seconds]).spawn().unwrap()
+    };
+    assert!(pause("1").wait().unwrap().success());
+    assert_eq!(pause("soon").wait().unwrap().code(), Some(2));
+}

@@ -159,6 +159,73 @@ fn neither_a_killed_agent_nor_a_broken_connection_loses_or_doubles_a_line() {
     wait_until("its volumes to be gone", || daemon.says(&["volume", "ls", "-q"]).is_empty());
 }
 
+const RESUMED: &str = r#"apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {name: resumed}
+spec:
+  workspaces:
+  - name: shared
+    volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}
+  pipelineSpec:
+    workspaces: [{name: shared}]
+    tasks:
+    - name: write
+      workspaces: [{name: shared}]
+      taskSpec:
+        workspaces: [{name: shared}]
+        steps: [{name: s, image: busybox, script: "echo kept > $(workspaces.shared.path)/page"}]
+    - name: read
+      runAfter: [write]
+      workspaces: [{name: shared}]
+      taskSpec:
+        workspaces: [{name: shared}]
+        steps:
+        - name: s
+          image: busybox
+          workingDir: $(workspaces.shared.path)
+          script: "[ -e tried ] || { touch tried; exit 1; }; cat page"
+"#;
+
+#[test]
+fn a_relay_that_ended_comes_back_and_others_leave_what_is_not_theirs() {
+    let base = TempDir::new().unwrap();
+    let daemon = Daemon::start_with(&TCP, &hidden(&base));
+    daemon.copy_image("busybox");
+    let mut fleet = Fleet::start_on(Tenon::far(base.path(), &daemon), 1, &[]);
+    fleet.run(RESUMED, &[]).expect(5);
+    let relay =
+        || daemon.says(&["ps", "-a", "--filter", "name=tenon-relay", "--format={{.Names}}"]);
+    let name = relay();
+    assert!(name.starts_with("tenon-relay-"), "nothing keeps the claim: {name:?}");
+    // As after an hour without a word. Claims outlive it.
+    daemon.says(&["stop", &name]);
+    let again = fleet.json(&["runs", "rerun", "latest", "--from-failed"]);
+    let id = again["id"].as_str().unwrap().to_owned();
+    let said = fleet.ask(&["logs", &id, "--follow"]).expect(0);
+    assert!(said.stdout.contains("kept"), "{}", said.stdout);
+
+    let (mut child, out) = fleet.start_run(COUNTING, &[]);
+    wait_until("the step", || saw(&out, "line 200\""));
+    let agent = fleet.agent.take().unwrap();
+    fleet.kill_guard(&agent.name);
+    drop(agent);
+    // It may come back, and others know nothing of it.
+    let left = [name_of(&daemon, "step"), relay()];
+    let other = Tenon::far(base.path(), &daemon);
+    other.run(ECHO, &[]).expect(0);
+    daemon.says(&["stop", &left[1]]);
+    other.run(ECHO, &[]).expect(0);
+    assert_eq!([name_of(&daemon, "step"), relay()], left);
+    assert_eq!(daemon.says(&["volume", "ls", "-q"]).lines().count(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// The names of a daemon's containers with such a word in them.
+fn name_of(daemon: &Daemon, word: &str) -> String {
+    daemon.says(&["ps", "-a", "--filter", &format!("name={word}"), "--format={{.Names}}"])
+}
+
 /// Whether a process is in that daemon's care: others may test at the same time.
 fn is_below(mut pid: u32, daemon: &Daemon) -> bool {
     let directory = daemon.socket().parent().unwrap().display().to_string();

@@ -39,6 +39,14 @@ impl DockerBackend {
         if orphans > 0 {
             done.push(format!("removed {orphans} things of attempts that are not known any more"));
         }
+        if let Some(far) = &self.far {
+            far.keep_up().await;
+            match self.remove_left_behind().await {
+                Ok(0) => {}
+                Ok(count) => done.push(format!("removed {count} things of agents that are gone")),
+                Err(error) => tracing::warn!(%error, "cannot look for what others have left"),
+            }
+        }
         let house = &self.options.house;
         let now = SystemTime::now();
         for dir in claims::outdated(&self.runs_dir(), needed, house.keep_claims, now) {

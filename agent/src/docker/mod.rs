@@ -38,7 +38,7 @@ use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, L
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
 use crate::keeping::Needed;
 use crate::keeping::orphans::Orphans;
-use crate::owner::{disown_directory, own_directory, reap_directories};
+use crate::owner::{disown_directory, is_of_here, own_directory, reap_directories};
 use crate::pod::{PodDir, Sees, attempt_key, claims, make_dir};
 use crate::record::Mark;
 pub(crate) use error::Failure;
@@ -151,6 +151,22 @@ impl DockerBackend {
 }
 
 impl DockerBackend {
+    /// Removes what others have left for good on a daemon elsewhere; says how many things. Claims are among them, so
+    /// it is kept as long as claims are.
+    async fn remove_left_behind(&self) -> Result<usize, BackendError> {
+        if self.far.is_none() {
+            return Ok(0);
+        }
+        let mut left = far::left_behind(&self.docker, self.options.house.keep_claims).await;
+        left.remove(&self.options.owner.name());
+        if left.is_empty() {
+            return Ok(0);
+        }
+        let label = labels::OWNER.to_owned();
+        let containers = self.remove_containers(label, |owner, _| left.contains(owner)).await?;
+        Ok(containers + far::reap_volumes(&self.docker, |owner| left.contains(owner)).await)
+    }
+
     /// Removes the directories of an attempt, here and where its containers were.
     async fn remove_directories(&self, dir: &PodDir) {
         if let Some(far) = &self.far {
@@ -330,11 +346,13 @@ impl Backend for DockerBackend {
             let label = labels::OWNER.to_owned();
             let me = &self.options.owner;
             let own = me.name();
+            let is_dead =
+                |owner: &str| me.outlives(owner) && (self.far.is_none() || is_of_here(owner));
             // Nobody waits any more for a helper of our own that an earlier process has begun.
-            let dead =
-                |owner: &str, is_helper: bool| me.outlives(owner) || is_helper && owner == own;
+            let dead = |owner: &str, is_helper: bool| is_dead(owner) || is_helper && owner == own;
             let containers = self.remove_containers(label, dead).await?
-                + far::reap_volumes(&self.docker, |owner| me.outlives(owner)).await;
+                + far::reap_volumes(&self.docker, is_dead).await
+                + self.remove_left_behind().await?;
             let data_dir = &self.options.data_dir;
             let directories = PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me);
             Ok(containers + directories)

@@ -19,6 +19,8 @@ use crate::backend::BackendError;
 
 /// How long the way to the daemon may be broken before the attempt is given up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// So often the relay is told that it is needed. It goes by itself after an hour without a word.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(600);
 /// Pauses between attempts to open it again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -153,8 +155,6 @@ impl Work {
         tokio::pin!(sending);
         // The receiver is in the future above, which lives as long.
         let say = |order: &Order| drop(send.send(order.encode()));
-        // Answered at once: a sign of life.
-        say(&Order::Report { number: 0 });
         for (number, mirror) in self.mirrors.iter().enumerate() {
             say(&mirror.follow(number));
         }
@@ -163,8 +163,10 @@ impl Work {
             say(&Order::Report { number: *number });
         }
         let mut buffer = Vec::new();
+        let mut alive = tokio::time::interval(SIGN_OF_LIFE);
         loop {
             tokio::select! {
+                _ = alive.tick() => say(&Order::Report { number: 0 }),
                 sent = &mut sending => {
                     let why = sent.err().map_or_else(String::new, |error| error.to_string());
                     return End::Broken(format!("the relay takes no orders: {why}"));

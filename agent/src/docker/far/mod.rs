@@ -8,6 +8,7 @@
 //! same, and after a crash they are fetched again from where the last mark stands.
 
 pub mod image;
+mod left;
 mod link;
 mod mirror;
 mod upload;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -25,11 +27,11 @@ use bollard::models::{
     ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListVolumesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions, StartContainerOptions,
+    CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
 use futures_util::stream::BoxStream;
-use tenon_entrypoint::relay::Order;
+use tenon_entrypoint::relay::{HOLDER, Order};
 use tokio::io::AsyncWrite;
 
 use super::{error, labels};
@@ -38,12 +40,20 @@ use crate::entrypoint_binary::ENTRYPOINT_HASH;
 use crate::owner::Owner;
 use crate::pod::{ENTRYPOINT, private_base};
 
+pub use left::{left_behind, reap_volumes};
 pub use link::{Link, PATIENCE};
 pub use upload::upload;
 
 /// Where the relay has the volumes.
 const DISK: &str = "/tenon/disk";
 const MEMORY: &str = "/tenon/memory";
+/// What every helper's name begins with.
+const RELAY: &str = "tenon-relay-";
+/// The helper's process, as its container sees it.
+const HELPER: u32 = 1;
+/// The helper ends when it has heard nothing of its agent for so long: much longer than an agent waits for its
+/// daemon, or a cluster for an agent. It stays as a container, so that its volumes are nobody's to prune.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// A daemon's other machine, as one agent uses it.
 pub struct Far {
@@ -91,7 +101,7 @@ impl Far {
             docker,
             data_dir: data_dir.to_owned(),
             private: private_base(data_dir).0,
-            name: format!("tenon-relay-{name}"),
+            name: format!("{RELAY}{name}"),
             labels,
             keep,
             helper: tokio::sync::Mutex::default(),
@@ -135,10 +145,33 @@ impl Far {
         Ok(helper)
     }
 
+    /// Has the helper run as long as anything of the agent's is over there: one that has ended for long says
+    /// that its agent is no more.
+    pub async fn keep_up(&self) {
+        if self.is_in_use()
+            && let Err(error) = self.helper().await
+        {
+            tracing::warn!(%error, "the helper on the daemon's machine cannot be started");
+        }
+    }
+
+    /// Whether anything of the agent's may be over there.
+    fn is_in_use(&self) -> bool {
+        ["pods", "runs"].iter().any(|dir| {
+            let entries = std::fs::read_dir(self.data_dir.join(dir));
+            entries.is_ok_and(|mut entries| entries.next().is_some())
+        })
+    }
+
     async fn runs(&self, container: &str) -> Result<bool, BackendError> {
+        Ok(self.state(container).await? == Some(true))
+    }
+
+    /// Whether a container runs; none where there is no such container.
+    async fn state(&self, container: &str) -> Result<Option<bool>, BackendError> {
         match self.docker.inspect_container(container, None::<InspectContainerOptions>).await {
-            Ok(found) => Ok(found.state.and_then(|state| state.running) == Some(true)),
-            Err(error) if error::status(&error) == Some(404) => Ok(false),
+            Ok(found) => Ok(Some(found.state.and_then(|state| state.running) == Some(true))),
+            Err(error) if error::status(&error) == Some(404) => Ok(None),
             Err(error) => Err(failed("looking at the helper container", &error)),
         }
     }
@@ -158,7 +191,7 @@ impl Far {
         let body = ContainerCreateBody {
             image: Some(image),
             entrypoint: Some(vec![format!("/{}", ENTRYPOINT.trim_start_matches('/'))]),
-            cmd: Some(vec!["pause".to_owned()]),
+            cmd: Some(vec!["pause".to_owned(), IDLE.as_secs().to_string()]),
             user: Some("0".to_owned()),
             labels: Some(self.labels.clone()),
             host_config: Some(HostConfig {
@@ -219,6 +252,7 @@ impl Far {
         let failed = |error: Error| failed("starting the relay", &error);
         let options = CreateExecOptions {
             cmd: Some(vec![ENTRYPOINT.to_owned(), "relay".to_owned()]),
+            env: Some(vec![format!("{HOLDER}={HELPER}")]),
             attach_stdin: Some(true),
             attach_stdout: Some(true),
             attach_stderr: Some(true),
@@ -237,8 +271,8 @@ impl Far {
 
     /// Removes trees over there, if anything is there.
     pub async fn remove(self: &Arc<Far>, trees: &[&Path]) {
-        let is_there =
-            self.helper.lock().await.is_some() || matches!(self.runs(&self.name).await, Ok(true));
+        let is_there = self.helper.lock().await.is_some()
+            || matches!(self.state(&self.name).await, Ok(Some(_)));
         let paths = trees.iter().filter_map(|tree| self.relayed(tree));
         let orders: Vec<Order> = paths.map(|path| Order::Remove { path }).collect();
         if !is_there || orders.is_empty() {
@@ -252,11 +286,7 @@ impl Far {
     /// Removes helper and volumes once nothing of the agent's is there any more.
     pub async fn release(&self) {
         let mut helper = self.helper.lock().await;
-        let in_use = ["pods", "runs"].iter().any(|dir| {
-            let entries = std::fs::read_dir(self.data_dir.join(dir));
-            entries.is_ok_and(|mut entries| entries.next().is_some())
-        });
-        if in_use || self.keep {
+        if self.is_in_use() || self.keep {
             return;
         }
         *helper = None;
@@ -267,7 +297,7 @@ impl Far {
             Err(error) => tracing::warn!(name = self.name, %error, "cannot be removed"),
         }
         for kind in ["disk", "memory"] {
-            remove_volume(&self.docker, &format!("{}-{kind}", self.name)).await;
+            left::remove_volume(&self.docker, &format!("{}-{kind}", self.name)).await;
         }
     }
 }
@@ -275,32 +305,6 @@ impl Far {
 /// The program's directory, as the agent would call it.
 pub fn entrypoint_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("bin").join(ENTRYPOINT_HASH)
-}
-
-/// Removes the volumes whose owner `which` holds for; says how many.
-pub async fn reap_volumes(docker: &Docker, which: impl Fn(&str) -> bool) -> usize {
-    let filters = HashMap::from([("label", vec![labels::OWNER.to_owned()])]);
-    let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-    // A daemon that cannot list them has said so where it matters.
-    let listed = docker.list_volumes(Some(options)).await.unwrap_or_default();
-    let mut reaped = 0;
-    for volume in listed.volumes.unwrap_or_default() {
-        if volume.labels.get(labels::OWNER).is_some_and(|owner| which(owner)) {
-            reaped += usize::from(remove_volume(docker, &volume.name).await);
-        }
-    }
-    reaped
-}
-
-async fn remove_volume(docker: &Docker, name: &str) -> bool {
-    match docker.remove_volume(name, None::<RemoveVolumeOptions>).await {
-        Ok(()) => true,
-        Err(error) if error::status(&error) == Some(404) => false,
-        Err(error) => {
-            tracing::warn!(name, %error, "a volume cannot be removed");
-            false
-        }
-    }
 }
 
 fn failed(what: &str, error: &Error) -> BackendError {
