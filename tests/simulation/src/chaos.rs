@@ -11,6 +11,7 @@ use tenon_journal::disk::sim::{Fault, Kind, Random};
 use tenon_store::Fault as StoreFault;
 use tokio::sync::oneshot;
 
+use crate::client::Ask;
 use crate::machine::{Machine, Running};
 use crate::oracle::Violation;
 use crate::queue::{MS, SECOND};
@@ -239,7 +240,7 @@ impl World {
 
     /// A node loses power for a moment, some times.
     pub fn flicker(&mut self, node: u64, times: u64) {
-        if times == 0 || self.phase != Phase::Chaos {
+        if times == 0 {
             return;
         }
         if self.machines[&node].running.is_some() {
@@ -249,6 +250,31 @@ impl World {
         }
         let pause = 50 * MS + self.random.below(500 * MS);
         self.queue.after(pause, Event::Flicker(node, times - 1));
+    }
+
+    /// Only one agent gets new work, and after a while only the next one, some times.
+    pub fn empty_in_turns(&mut self, open: usize, times: u64) {
+        if times == 0 || self.phase != Phase::Chaos {
+            return;
+        }
+        let here: Vec<usize> =
+            (0..self.agents.len()).filter(|agent| !self.agents[*agent].is_gone).collect();
+        if here.len() < 2 {
+            return;
+        }
+        let open = here[open % here.len()];
+        if self.clients[self.operator()].is_idle() {
+            self.say(|| format!("only agent {open} gets new work"));
+            self.ask_for(Ask::Cordon { agent: open, on: false });
+            for agent in here.into_iter().filter(|agent| *agent != open) {
+                self.ask_for(Ask::Cordon { agent, on: true });
+            }
+        }
+        let pause = match self.phase {
+            Phase::Chaos => 50 * MS + self.random.below(SECOND),
+            _ => 20 * MS + self.random.below(150 * MS),
+        };
+        self.queue.after(pause, Event::EmptyInTurns(open + 1, times - 1));
     }
 
     fn kill(&mut self, node: u64) {
@@ -354,6 +380,7 @@ impl World {
                 }
             }
             Trouble::AgentGone => self.agent_goes(agent),
+            Trouble::AgentsInTurns => self.empty_in_turns(agent, 3 + draw % 8),
             Trouble::Pause => machine.paused_until = now + length,
             Trouble::Flicker => {
                 let others: Vec<u64> = on.iter().copied().filter(|id| *id != node).collect();
@@ -446,6 +473,10 @@ impl World {
             if self.machines[&node].running.is_none() {
                 self.queue.after(10 * MS, Event::Start(node));
             }
+        }
+        // What is left then runs most quietly, so that files move most often.
+        if self.random.one_in(3) {
+            self.empty_in_turns(0, 30);
         }
         self.queue.after(500 * MS, Event::Look);
         Ok(())

@@ -13,6 +13,7 @@ use crate::oracle::Violation;
 use crate::pipelines::random_run;
 use crate::queue::{MS, Micros, SECOND};
 use crate::settings::pick;
+use crate::trace::hash_of;
 use crate::world::{Event, Life, Phase, World, client_address};
 
 /// What a client asks for.
@@ -62,7 +63,7 @@ impl World {
         if let Some(ask) = self.clients[client].todo.pop_front() {
             return Some(ask);
         }
-        if self.phase == Phase::Healed {
+        if self.phase == Phase::Healed || client == self.operator() {
             return None;
         }
         let known: Vec<RunId> = self.oracle.acknowledged.iter().map(|(run, _)| *run).collect();
@@ -77,8 +78,8 @@ impl World {
                 };
                 let key = format!("run-{number}");
                 let body = if again { self.random.below(2) } else { 0 };
-                // The same key and body are the same run: drawn from their own numbers.
-                let of_body = number * 2 + body + 1;
+                // The same key and body are the same run of this schedule.
+                let of_body = hash_of((self.seed, number, body));
                 let mut random = tenon_journal::disk::sim::Random::new(of_body);
                 let (submission, pending) = random_run(&mut random, &key, body);
                 self.oracle.keys.entry(key.clone()).or_default().bodies.insert(body);
@@ -103,11 +104,12 @@ impl World {
         })
     }
 
-    /// Has a client ask for something, when it is not asking for something else.
+    /// Has the operator ask for something, when nothing else is asked for.
     pub fn ask_for(&mut self, ask: Ask) {
-        self.clients[0].todo.push_back(ask);
-        if self.clients[0].current.is_none() {
-            self.queue.after(MS, Event::ClientTurn(0));
+        let operator = self.operator();
+        self.clients[operator].todo.push_back(ask);
+        if self.clients[operator].current.is_none() {
+            self.queue.after(MS, Event::ClientTurn(operator));
         }
     }
 
@@ -190,6 +192,7 @@ impl World {
         answer: Option<Answer>,
     ) -> Result<(), Violation> {
         let now = self.now();
+        let pause = if client == self.operator() { 10 * MS } else { 200 * MS };
         let state = &mut self.clients[client];
         let Some((ask, current, _)) = &mut state.current else { return Ok(()) };
         if *current != attempt {
@@ -197,7 +200,7 @@ impl World {
         }
         let Some(Ok(reply)) = answer else {
             *current = 0;
-            let pause = 10 * MS + self.random.below(200 * MS);
+            let pause = MS + self.random.below(pause);
             self.queue.after(pause, Event::ClientTurn(client));
             return Ok(());
         };
@@ -209,7 +212,7 @@ impl World {
         } else {
             self.trace.say(now, || format!("client {client} was told {reply:?}"));
         }
-        let pause = self.random.below(400 * MS);
+        let pause = self.random.below(2 * pause);
         self.queue.after(pause, Event::ClientTurn(client));
         Ok(())
     }

@@ -55,6 +55,8 @@ pub struct Counts {
     /// Claims that were made of a snapshot, and those of them on another agent than before.
     pub restored: u64,
     pub moved: u64,
+    /// Claims that came to an agent which still had a directory of a former home.
+    pub returned: u64,
     pub records: u64,
     pub snapshots: u64,
     pub installed: u64,
@@ -72,6 +74,7 @@ impl Counts {
         self.lost += other.lost;
         self.restored += other.restored;
         self.moved += other.moved;
+        self.returned += other.returned;
         self.records += other.records;
         self.snapshots += other.snapshots;
         self.installed += other.installed;
@@ -109,6 +112,7 @@ pub fn run(seed: u64, choice: &Choice, words: Words) -> Outcome {
         lost: world.oracle.lost,
         restored: world.oracle.restored,
         moved: world.oracle.moved,
+        returned: world.oracle.returned,
         records: world.oracle.records.len() as u64,
         snapshots: world.oracle.snapshots,
         installed: world.oracle.installed,

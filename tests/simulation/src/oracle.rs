@@ -84,6 +84,7 @@ pub struct Oracle {
     pub lost: u64,
     pub moved: u64,
     pub restored: u64,
+    pub returned: u64,
     /// Agents that were down at some time.
     pub lost_agents: BTreeSet<String>,
 }

@@ -68,15 +68,16 @@ pub fn random_run(random: &mut Random, name: &str, body: u64) -> (Submission, bo
     (submission, pending)
 }
 
-/// Most tasks write to one of two claims, many of them one after the other.
+/// Most tasks write to one of two claims, many of them one after the other; sometimes all do.
 fn share_claims(random: &mut Random, spec: &mut Value) {
     let template = |name: &str| json!({"name": name, "volumeClaimTemplate": {"spec": {}}});
     spec["workspaces"] = json!([template("w"), template("v")]);
     spec["pipelineSpec"]["workspaces"] = json!([{"name": "w"}, {"name": "v"}]);
+    let chain = random.one_in(3);
     for list in ["tasks", "finally"] {
         let tasks = spec["pipelineSpec"][list].as_array_mut().into_iter().flatten();
         for (index, task) in tasks.enumerate() {
-            if list == "tasks" && index > 0 && random.one_in(2) {
+            if list == "tasks" && index > 0 && (chain || random.one_in(2)) {
                 task["runAfter"] = json!([format!("t{}", index - 1)]);
             }
             let workspace = match random.below(6) {

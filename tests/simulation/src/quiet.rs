@@ -39,7 +39,9 @@ impl World {
     /// An operator lets every agent have work again, as often as one is found that gets none.
     fn open_agents(&mut self) {
         let leader = self.leader().and_then(|life| self.machines.get(&life.0)?.running.as_ref());
-        let Some(leader) = leader.filter(|_| self.clients[0].is_idle()) else { return };
+        let Some(leader) = leader.filter(|_| self.clients[self.operator()].is_idle()) else {
+            return;
+        };
         let agents = &leader.coordinator.replica().meta().agents;
         let number = |name: &str| name.strip_prefix("agent-")?.parse().ok();
         let cordoned = agents.iter().filter(|(_, agent)| agent.cordoned);

@@ -88,6 +88,8 @@ pub enum Trouble {
     AgentCrash,
     /// An agent's machine is gone for good.
     AgentGone,
+    /// An operator has one agent after the other emptied: what moves away soon comes back.
+    AgentsInTurns,
     /// A node's threads are held up.
     Pause,
     /// Two nodes hear each other only through a third one, which loses power again and again.
@@ -98,7 +100,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of it.
-    pub const ALL: [Trouble; 18] = [
+    pub const ALL: [Trouble; 19] = [
         Trouble::PowerCut,
         Trouble::PowerCutWithin,
         Trouble::Kill,
@@ -114,6 +116,7 @@ impl Trouble {
         Trouble::AgentBreaks,
         Trouble::AgentCrash,
         Trouble::AgentGone,
+        Trouble::AgentsInTurns,
         Trouble::Pause,
         Trouble::Flicker,
         Trouble::Duel,

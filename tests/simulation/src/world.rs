@@ -89,6 +89,8 @@ pub enum Event {
     EndOfDiskTrouble(u64),
     /// A node loses power so many times.
     Flicker(u64, u64),
+    /// Only this agent gets new work, and then the next, so many times.
+    EmptyInTurns(usize, u64),
     Membership,
     Heal,
     Look,
@@ -107,6 +109,7 @@ pub enum Phase {
 
 /// A schedule.
 pub struct World {
+    pub seed: u64,
     pub settings: Settings,
     pub random: Random,
     pub queue: Queue<Event>,
@@ -153,9 +156,11 @@ impl World {
         let mut trace = Trace::new(words);
         trace.say(0, || format!("{settings:?}"));
         let agents = (0..settings.agents).map(|index| Agent::new(index, &mut random)).collect();
-        let clients = (0..settings.clients).map(|_| Client::default()).collect();
+        // The last one is the operator.
+        let clients = (0..=settings.clients).map(|_| Client::default()).collect();
         let subscribers = (0..settings.subscribers).map(|_| Subscriber::default()).collect();
         World {
+            seed,
             queue: Queue::new(random.draw()),
             trace,
             metrics: metrics(),
@@ -204,6 +209,11 @@ impl World {
     /// The wall clock of everybody else.
     pub fn true_time(&self) -> Time {
         Time(EPOCH_MS + (self.now() / MS) as i64)
+    }
+
+    /// The client that asks for nothing of its own accord.
+    pub fn operator(&self) -> usize {
+        self.settings.clients
     }
 
     pub fn say(&mut self, line: impl FnOnce() -> String) {
@@ -342,6 +352,10 @@ impl World {
             }
             Event::Flicker(node, times) => {
                 self.flicker(node, times);
+                Ok(())
+            }
+            Event::EmptyInTurns(agent, times) => {
+                self.empty_in_turns(agent, times);
                 Ok(())
             }
             Event::Membership => {

@@ -66,6 +66,11 @@ fn showing_before_the_commit_is_caught() {
 }
 
 #[test]
+fn an_old_directory_that_is_taken_for_the_current_one_is_caught() {
+    is_caught(Bug::StaleWorkspace);
+}
+
+#[test]
 fn an_old_snapshot_that_is_taken_for_the_newest_is_caught() {
     is_caught(Bug::OldSnapshot);
 }

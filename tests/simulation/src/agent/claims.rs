@@ -67,6 +67,7 @@ impl World {
                     Some(From::OnlyHere(_)) | None => return infra("workspace-lost"),
                 };
                 self.oracle.moved += u64::from(used.moves > 1);
+                self.oracle.returned += u64::from(self.agents[agent].claims.contains_key(&key));
                 let restored = matches!(used.from, Some(From::Snapshot(_)));
                 self.oracle.restored += u64::from(restored);
                 let directory = Directory { moves: used.moves, written };
