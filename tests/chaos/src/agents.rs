@@ -30,7 +30,8 @@ pub struct Agents {
     backend: Backend,
     servers: String,
     agents: Vec<Agent>,
-    destroyed: usize,
+    /// Where those kept their data whose machines are gone.
+    destroyed: Vec<PathBuf>,
     // After the processes that use it.
     /// What connects them.
     pub network: Rc<Network>,
@@ -53,7 +54,7 @@ impl Agents {
             backend,
             servers: urls.join(","),
             agents: (1..=count).map(named).collect(),
-            destroyed: 0,
+            destroyed: Vec::new(),
             network,
         };
         for number in 1..=count {
@@ -165,9 +166,16 @@ impl Agents {
         }
         // What is still being written to it goes with the suite's directory.
         let _ = fs::remove_dir_all(&gone);
-        self.destroyed += 1;
-        self.agents[number - 1].name = format!("a{number}-{}", self.destroyed);
+        self.destroyed.push(gone);
+        self.agents[number - 1].name = format!("a{number}-{}", self.destroyed.len());
         self.start_agent(number)
+    }
+
+    /// Removes what Docker was still making for machines when they went: theirs would be gone with them.
+    pub fn clean_up_destroyed(&self) {
+        if self.backend == Backend::Docker {
+            self.destroyed.iter().for_each(|gone| placements::clean_up(gone));
+        }
     }
 
     /// Processes that ended although nobody told them to.

@@ -135,6 +135,7 @@ impl Fleet {
 
     /// Waits until the agents hold nothing any more, for a while.
     async fn nothing_left(&self, outcome: &mut Outcome) -> Result<(), Failure> {
+        self.agents.clean_up_destroyed();
         let began = Instant::now();
         loop {
             let held = self.agents.held();

@@ -165,10 +165,11 @@ fn of_marks(text: &str, lost: &BTreeSet<String>) -> Found {
     found
 }
 
-/// Whether the thing with this owner is of an agent that lives there or below.
+/// Whether the thing with this owner, `agent:ID:DIRECTORY#MARK`, is of an agent that lives there or below.
 fn is_below(owner: &str, dir: &Path) -> bool {
     let lives = owner.strip_prefix("agent:").and_then(|rest| rest.split_once(':'));
-    lives.is_some_and(|(_, lives)| Path::new(lives).starts_with(dir))
+    let lives = lives.map(|(_, lives)| lives.rsplit_once('#').map_or(lives, |(dir, _)| dir));
+    lives.is_some_and(|lives| Path::new(lives).starts_with(dir))
 }
 
 /// From Docker's events.
@@ -274,6 +275,15 @@ pub fn clean_up(dir: &Path) {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_agent_owns_is_found_by_where_it_lives() {
+        let owner = "agent:01A:/s/a1/agents/a1#01B";
+        assert!(is_below(owner, Path::new("/s")));
+        assert!(is_below(owner, Path::new("/s/a1/agents/a1")));
+        assert!(!is_below(owner, Path::new("/s/a1/agents/a1-1")));
+        assert!(!is_below("run:01A:/s/a1", Path::new("/s")));
+    }
 
     fn event(action: &str, id: &str, attempt: &str, agent: &str) -> Value {
         serde_json::json!({"Action": action, "timeNano": 5, "Actor": {"ID": id, "Attributes": {
