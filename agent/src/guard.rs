@@ -22,7 +22,9 @@ use crate::{docker, host};
 
 /// How often the guard looks at the file at least, and how soon after it has frozen something.
 const LOOK: Duration = Duration::from_secs(1);
-/// How soon it looks for more to freeze when there was nothing.
+/// How soon it looks for more to freeze when there was something.
+const LOOK_FOR_MORE: Duration = Duration::from_millis(10);
+/// How soon it does when there was nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Guards are started at least so far apart.
 const APART: Duration = Duration::from_millis(100);
@@ -260,7 +262,7 @@ pub async fn run(args: GuardArgs) {
             None => match pass(&args).await {
                 Ok(0) if agent_is_dead => return,
                 Ok(0) => LOOK_AGAIN,
-                Ok(_) => Duration::ZERO,
+                Ok(_) => LOOK_FOR_MORE,
                 Err(error) => {
                     eprintln!("cannot {}: {error}", args.on_expiry.as_str());
                     LOOK

@@ -63,8 +63,23 @@ impl Owner {
 /// This process, such that no other process at any time is called the same: boot, pid name space,
 /// pid, and when it started.
 pub fn owner() -> String {
-    let pid = std::process::id();
+    name_of(std::process::id())
+}
+
+/// Any process that can be seen from here, in the same way.
+pub(crate) fn name_of(pid: u32) -> String {
     format!("{}/{}/{pid}/{}", boot_id(), pid_namespace(), start_time(pid).unwrap_or_default())
+}
+
+/// The pid in a process' name, and when it started.
+pub(crate) fn pid_and_start(name: &str) -> Option<(u32, &str)> {
+    let mut parts = name.split('/').skip(2);
+    Some((parts.next()?.parse().ok()?, parts.next()?))
+}
+
+/// Whether that process lives, and can be seen from here.
+pub(crate) fn lives(name: &str) -> bool {
+    pid_and_start(name).is_some_and(|(pid, started)| !started.is_empty() && name_of(pid) == name)
 }
 
 /// Whether that process is gone for certain. One in another pid name space cannot be seen from here.
@@ -129,6 +144,7 @@ pub fn reap_directories(parent: &Path, me: &Owner) -> usize {
     reaped
 }
 
+/// The kernel's name of the time since the machine was started.
 pub(crate) fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
@@ -172,7 +188,9 @@ mod tests {
             ("agent:life:/a/b/c/d".to_owned(), false),
         ] {
             assert_eq!(is_dead(&owner), dead, "{owner}");
+            assert!(!lives(&owner), "{owner}");
         }
+        assert!(lives(&me));
     }
 
     #[test]

@@ -3,143 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-use std::collections::BTreeMap;
+mod host_support;
+
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use host_support::{Machine, Reports, pod, step};
 use serde_json::json;
-use tenon_agent::backend::{Backend, BackendOptions, BoxFuture, Cancel, Sink};
-use tenon_agent::clock::since_boot;
-use tenon_agent::guard::{self, Guard, GuardArgs, GuardOptions, OnExpiry};
-use tenon_agent::host::{self, HostBackend};
-use tenon_agent::owner::{self, Owner};
-use tenon_agent::record::Marked;
+use tenon_agent::backend::{Backend, Cancel};
 use tenon_proto::agent::v1::{
-    AttemptId, Ending, RunSpec, StepEnded, TaskInvocation, ended::Outcome, report::What,
+    AttemptId, Ending, RunSpec, TaskInvocation, ended::Outcome, report::What,
 };
-
-const BOUND: Duration = Duration::from_secs(30);
-
-#[derive(Default)]
-struct Reports {
-    seen: Mutex<Vec<What>>,
-    said: Mutex<Vec<String>>,
-    printed: tokio::sync::Notify,
-}
-
-impl Sink for Reports {
-    fn report(&self, _time_ms: i64, what: What, marked: Option<Marked>) -> BoxFuture<'_, ()> {
-        marked.iter().for_each(Marked::keep);
-        self.seen.lock().unwrap().push(what);
-        self.printed.notify_one();
-        Box::pin(async {})
-    }
-
-    fn progress(&self, what: &str, _done: u64, _total: u64) {
-        self.said.lock().unwrap().push(what.to_owned());
-    }
-
-    fn note<'a>(&'a self, what: &'a str) -> BoxFuture<'a, ()> {
-        self.progress(what, 0, 0);
-        Box::pin(async {})
-    }
-}
-
-impl Reports {
-    fn log(&self) -> String {
-        let mut log = String::new();
-        for what in self.seen.lock().unwrap().iter() {
-            if let What::Output(output) = what {
-                for line in tenon_journal::output::unpack(&output.chunk).unwrap().lines() {
-                    log += &format!("{}\n", line.text);
-                }
-            }
-        }
-        log
-    }
-
-    fn steps(&self) -> BTreeMap<String, StepEnded> {
-        let seen = self.seen.lock().unwrap();
-        let ends = seen.iter().filter_map(|what| match what {
-            What::StepEnded(end) => Some((end.step.clone(), end.clone())),
-            _ => None,
-        });
-        ends.collect()
-    }
-}
-
-struct Machine {
-    data: tempfile::TempDir,
-    backend: HostBackend,
-}
-
-impl Machine {
-    fn new() -> Self {
-        Machine::of(Owner::Process)
-    }
-
-    fn of(owner: Owner) -> Self {
-        let data = tempfile::tempdir().unwrap();
-        host::probe(data.path()).expect("the kernel lets this user make containers");
-        let backend = HostBackend::new(BackendOptions {
-            data_dir: data.path().into(),
-            owner,
-            ..BackendOptions::default()
-        })
-        .unwrap();
-        Self { data, backend }
-    }
-
-    fn attempt(&self) -> AttemptId {
-        // Unique: what is private of an attempt is in one place for all agents of a user.
-        let run_id = self.data.path().file_name().unwrap().to_string_lossy().into_owned();
-        AttemptId { run_id, task_run: "t".into(), attempt: 1, placement: 1 }
-    }
-
-    async fn run(&self, pod: serde_json::Value, reports: &Reports, cancel: &Cancel) -> Outcome {
-        let attempt = self.attempt();
-        let run_id = attempt.run_id.clone();
-        self.backend
-            .prepare(&RunSpec { run_id: run_id.clone(), ..RunSpec::default() })
-            .await
-            .unwrap();
-        let task = TaskInvocation {
-            attempt: Some(attempt),
-            pod_json: pod.to_string(),
-            ..TaskInvocation::default()
-        };
-        let outcome =
-            tokio::time::timeout(BOUND, self.backend.run_task(&task, reports, cancel)).await;
-        let outcome = outcome.expect("the attempt ends within the bound");
-        self.backend.forget(task.attempt.as_ref().unwrap()).await;
-        self.backend.cleanup(&run_id, false).await.unwrap();
-        assert!(is_empty(&self.data.path().join("pods")), "nothing is left of the attempt");
-        assert!(is_empty(&self.data.path().join("runs")), "nothing is left of the run");
-        outcome
-    }
-
-    async fn steps(&self, steps: serde_json::Value) -> Reports {
-        let reports = Reports::default();
-        let outcome = self.run(pod(steps, json!([])), &reports, &Cancel::default()).await;
-        assert!(matches!(outcome, Outcome::Ran(_)), "{outcome:?}");
-        reports
-    }
-}
-
-fn is_empty(path: &Path) -> bool {
-    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "what json! makes is handed over")]
-fn pod(steps: serde_json::Value, sidecars: serde_json::Value) -> serde_json::Value {
-    json!({"name": "t-pod", "namespace": "default", "taskRun": "t", "steps": steps, "sidecars": sidecars,
-           "results": ["r"], "maxResultSize": 4096})
-}
-
-fn step(name: &str, script: &str) -> serde_json::Value {
-    json!({"name": name, "image": "ignored", "script": format!("#!/bin/sh\n{script}\n")})
-}
 
 #[tokio::test]
 async fn steps_run_in_order_and_share_what_tekton_shares() {
@@ -418,76 +292,4 @@ async fn a_run_that_continues_another_finds_its_claims() {
     assert!(!runs.join(&new).exists(), "it had no claims of its own");
     machine.backend.cleanup(&old, false).await.unwrap();
     assert!(!runs.join(&old).exists());
-}
-
-/// Elsewhere, because the guard of the test runs on this thread.
-async fn renew(guard: Guard, until: Option<Duration>) -> (Guard, bool) {
-    let renewed = tokio::task::spawn_blocking(move || {
-        let frozen = guard.renew(until).unwrap();
-        (guard, frozen)
-    });
-    renewed.await.unwrap()
-}
-
-#[tokio::test]
-async fn what_runs_is_frozen_when_the_lease_is_over_and_goes_on_when_it_is_thawed() {
-    let life = Owner::Agent { incarnation: "life".into(), data_dir: "here".into() };
-    let machine = Machine::of(life.clone());
-    let data_dir = machine.data.path().to_owned();
-    // The guard of this test is a task of it, and not another process.
-    let options = GuardOptions {
-        data_dir: data_dir.clone(),
-        program: "/bin/true".into(),
-        on_expiry: OnExpiry::Freeze,
-        backend: "host",
-        owner: life.name(),
-    };
-    let agents_end = Guard::start(options).unwrap();
-    let args = GuardArgs {
-        data_dir,
-        id: owner::owner(),
-        agent: owner::owner(),
-        owner: life.name(),
-        backend: "host".into(),
-        on_expiry: OnExpiry::Freeze,
-    };
-    let (mut agents_end, _) = renew(agents_end, None).await;
-    let mut guard = tokio::task::JoinSet::new();
-    guard.spawn(guard::run(args));
-
-    let reports = Reports::default();
-    let script = "#!/bin/sh\ni=0\nwhile [ $i -lt 100 ]; do echo $i; i=$((i+1)); sleep 0.02; done\n";
-    let steps = json!([{"name": "s", "image": "x", "script": script, "timeout": "20s"}]);
-    let cancel = Cancel::default();
-    let running = machine.run(pod(steps, json!([])), &reports, &cancel);
-    let story = async {
-        reports.printed.notified().await;
-        (agents_end, _) = renew(agents_end, Some(since_boot())).await;
-        let frozen = async {
-            let mut frozen = false;
-            while !frozen {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                (agents_end, frozen) = renew(agents_end, Some(since_boot())).await;
-            }
-            agents_end
-        };
-        let agents_end = tokio::time::timeout(BOUND, frozen).await.unwrap();
-        // What was printed before it was frozen is read soon; then nothing comes any more.
-        let mut log = reports.log();
-        loop {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let now = reports.log();
-            if now == log {
-                break;
-            }
-            log = now;
-        }
-        assert!(reports.steps().is_empty() && log.lines().count() < 100, "{log}");
-        renew(agents_end, None).await;
-        machine.backend.thaw(&machine.attempt()).await.unwrap();
-    };
-    let (outcome, ()) = tokio::join!(running, story);
-    assert!(matches!(outcome, Outcome::Ran(_)), "{outcome:?}");
-    let all: Vec<String> = (0..100).map(|number| number.to_string()).collect();
-    assert_eq!(reports.log().lines().collect::<Vec<_>>(), all);
 }

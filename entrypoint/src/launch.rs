@@ -1,11 +1,15 @@
 //! What the host backend tells the launcher: the container that is to be made of namespaces.
 //!
-//! It travels over the launcher's standard input, length first; the agent keeps that pipe open for
-//! as long as the container is to live.
+//! It travels over the launcher's standard input, length first. A container that does not
+//! [outlive](Launch::outlives) who ordered it lives for as long as that pipe is held open.
 
 use crate::wire::{Decoder, Encoder, Malformed};
 
-const MAGIC: &[u8; 8] = b"TENLNCH1";
+const MAGIC: &[u8; 8] = b"TENLNCH2";
+
+/// What a launcher takes as the order to kill its container, and passes on to nobody. It ends when
+/// nothing of the container is left.
+pub const KILL_SIGNAL: i32 = libc::SIGUSR1;
 
 /// One container on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,10 @@ pub struct Launch {
     pub argv: Vec<String>,
     /// Its whole environment.
     pub env: Vec<(String, String)>,
+    /// The container lives on without whoever ordered it, in a session of its own, and its exit code
+    /// is written to this file of the machine: for whoever asks later, and is not the launcher's
+    /// parent.
+    pub outlives: Option<String>,
 }
 
 /// One mount.
@@ -100,6 +108,7 @@ impl Launch {
         e.bool(self.no_new_privileges);
         e.strings(&self.argv);
         e.pairs(&self.env);
+        e.option(self.outlives.as_deref(), Encoder::str);
         let mut framed = Encoder::default();
         framed.bytes(&e.bytes);
         framed.bytes
@@ -139,6 +148,7 @@ impl Launch {
             no_new_privileges: d.bool()?,
             argv: d.strings()?,
             env: d.pairs()?,
+            outlives: d.option(Decoder::str)?,
         };
         d.end()?;
         Ok(launch)
@@ -179,6 +189,7 @@ mod tests {
             no_new_privileges: true,
             argv: vec!["/tekton/bin/entrypoint".into()],
             env: vec![("PATH".into(), "/bin".into())],
+            outlives: Some("/data/exit".into()),
         };
         for launch in [Launch::default(), launch] {
             let bytes = launch.encode();

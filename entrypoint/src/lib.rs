@@ -4,7 +4,7 @@
 //! Where agent and daemon share no files, [`relay`] carries both.
 //!
 //! Both travel through files that agent and container share, so neither depends on the substrate.
-//! Only std, so that the static program stays tiny; the program itself is the `tenon-entrypoint`
+//! Only std and the C library, so that the static program stays tiny; the program itself is the `tenon-entrypoint`
 //! binary of this crate.
 
 pub mod frame;
@@ -13,6 +13,6 @@ pub mod relay;
 mod spec;
 mod wire;
 
-pub use launch::{Launch, Mount, Source};
+pub use launch::{KILL_SIGNAL, Launch, Mount, Source};
 pub use spec::{CredentialFile, Mode, OnError, Spec, WaitFile, When, WhenOperator};
 pub use wire::Malformed;

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: tenon-entrypoint run SPEC | pause [SECONDS] | launch | enter PID COMMAND... | \
+        "usage: tenon-entrypoint run SPEC | pause [SECONDS] | launch | enter PID:START COMMAND... | \
          purge DIR... | kill-all | relay | ask HOST PORT"
     );
     ExitCode::from(2)

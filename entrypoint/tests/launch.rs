@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tenon_entrypoint::frame::{Ending, Frame, Reader};
-use tenon_entrypoint::{Launch, Mount, Source, Spec};
+use tenon_entrypoint::{KILL_SIGNAL, Launch, Mount, Source, Spec};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -152,6 +152,36 @@ fn all_processes_die_when_the_launcher_is_killed() {
     child.wait().unwrap();
     eventually("the container dies with its keeper", || !sleeps());
     drop(held);
+}
+
+#[test]
+fn a_container_that_outlives_its_agent_says_its_exit_code_to_another() {
+    let place = Place::new();
+    let mut launch =
+        place.launch("mkfifo /out/go; echo up > /out/log; read code < /out/go; exit $code");
+    launch.outlives = Some(place.text("exit"));
+    let exit = || fs::read_to_string(place.text("exit")).unwrap_or_default();
+    let mut child = start(&launch);
+    eventually("it runs", || place.out("log") == "up\n");
+    drop(child.stdin.take());
+    assert_eq!(exit(), "", "it goes on");
+    fs::write(Path::new(&place.text("out")).join("go"), "7\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+    assert_eq!(exit(), "7");
+}
+
+#[test]
+fn a_launcher_kills_everything_when_it_is_told_to() {
+    let place = Place::new();
+    let (sleep, sleeps) = unique_sleep();
+    let mut launch = place.launch(&format!("setsid {sleep} & {sleep}; true"));
+    launch.outlives = Some(place.text("exit"));
+    let mut child = start(&launch);
+    eventually("it runs", &sleeps);
+    signal(child.id(), &KILL_SIGNAL.to_string());
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    assert!(!sleeps(), "nothing is left once the launcher has ended");
+    assert_eq!(fs::read_to_string(place.text("exit")).unwrap(), "137");
 }
 
 #[test]

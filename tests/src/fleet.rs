@@ -173,8 +173,12 @@ impl Fleet {
         Process { child, url: String::new(), name: name.to_owned() }
     }
 
-    /// The containers of this fleet's agents that are in such a state (`paused`, `running`), or in any.
+    /// The containers of this fleet's agents that are in such a state (`paused`, `running`), or in any; on
+    /// the host the processes in them.
     pub fn containers(&self, status: Option<&str>) -> Vec<String> {
+        if !self.tenon.is_docker() {
+            return self.processes(status);
+        }
         let mut command = std::process::Command::new("docker");
         command.args(["ps", "-a", "--no-trunc", "--filter", "label=tenon.key"]);
         command.args(["--format", "{{.ID}} {{.Label \"tenon.owner\"}}"]);
@@ -183,6 +187,48 @@ impl Fleet {
         let dir = self.tenon.dir().display().to_string();
         let own = listed.lines().filter(|line| line.contains(&dir));
         own.filter_map(|line| line.split_once(' ')).map(|(id, _)| id.to_owned()).collect()
+    }
+
+    fn processes(&self, status: Option<&str>) -> Vec<String> {
+        let space = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+        let launchers = self.launchers();
+        let inside = |pid: &u32| space(&pid.to_string(), "pid_for_children");
+        let spaces: Vec<PathBuf> = launchers.iter().filter_map(inside).collect();
+        let names = fs::read_dir("/proc").unwrap().flatten().map(|process| process.file_name());
+        let pids = names.filter_map(|name| name.into_string().ok());
+        let of_them = |pid: &String| space(pid, "pid").is_some_and(|of| spaces.contains(&of));
+        let is_so = |pid: &String| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+            match (state, status) {
+                (None | Some('Z' | 'X'), _) => false,
+                (Some('T'), Some(status)) => status == "paused",
+                (Some(_), Some(status)) => status == "running",
+                (Some(_), None) => true,
+            }
+        };
+        pids.filter(of_them).filter(is_so).collect()
+    }
+
+    /// Removes the containers of this fleet's agents, whatever becomes of their tasks.
+    pub fn remove_containers(&self) {
+        for launcher in self.launchers() {
+            crate::signal(launcher, libc::SIGKILL);
+        }
+        if self.tenon.is_docker() {
+            for id in self.containers(None) {
+                let mut remove = std::process::Command::new("docker");
+                let _ = remove.args(["rm", "-f", &id]).stdout(Stdio::null()).status();
+            }
+        }
+    }
+
+    /// What keeps containers on the host, of this fleet's agents.
+    pub fn launchers(&self) -> Vec<u32> {
+        let program = self.tenon.state_dir().join("agents").display().to_string();
+        let all = crate::processes_with("/entrypoint launch");
+        let own = crate::processes_with(&program);
+        all.into_iter().filter(|pid| own.contains(pid)).collect()
     }
 
     fn log(&self, name: &str) -> File {
@@ -257,12 +303,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.agent = None;
-        if self.tenon.is_docker() {
-            // What a killed agent has left waits for it, for ever.
-            for id in self.containers(None) {
-                let mut remove = std::process::Command::new("docker");
-                let _ = remove.args(["rm", "-f", &id]).stdout(Stdio::null()).status();
-            }
-        }
+        // What a killed agent has left waits for it, for ever.
+        self.remove_containers();
     }
 }

@@ -1,4 +1,4 @@
-//! Stories of agents that die, lose contact, and come back, on real Docker.
+//! Stories of agents that die, lose contact, and come back, on real Docker and on this machine itself.
 
 #![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
 
@@ -11,6 +11,14 @@ use tenon_tests::{KillOnPanic, Said, Tenon, finish, wait_until};
 
 /// A lease that a test can wait for, and one that ends no test.
 const SHORT: [&str; 4] = ["--lease-ms", "2000", "--lease-margin-ms", "100000"];
+
+/// Tells the story on each backend, at the same time: most of it is waiting.
+fn on_both(story: impl Fn(Tenon) + Sync) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| story(Tenon::host()));
+        scope.spawn(|| story(Tenon::docker()));
+    });
+}
 
 fn kinds<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["kind"] == kind).collect()
@@ -78,44 +86,47 @@ fn assert_counted(events: &[Value]) {
 
 #[test]
 fn an_agent_that_is_killed_goes_on_with_its_containers_and_no_line_is_lost_or_doubled() {
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &[]);
-    let (child, out) = fleet.start_run(COUNTING, &[]);
-    let _guard = KillOnPanic(child.id());
-    // While the first step prints, between steps, and while all of it ends.
-    for lines in [300, 1500, 3000] {
-        wait_until("more lines", || lines_of(&out) > lines);
+    on_both(|tenon| {
+        let mut fleet = Fleet::start_on(tenon, 1, &[]);
+        let (child, out) = fleet.start_run(COUNTING, &[]);
+        let _guard = KillOnPanic(child.id());
+        // While the first step prints, between steps, and while all of it ends.
+        for lines in [300, 1500, 3000] {
+            wait_until("more lines", || lines_of(&out) > lines);
+            fleet.restart_agent();
+        }
+        wait_until("the second step", || saw(&out, "begins\""));
         fleet.restart_agent();
-    }
-    wait_until("the second step", || saw(&out, "begins\""));
-    fleet.restart_agent();
-    wait_until("the sidecar's end, or the task's", || saw(&out, "-end\""));
-    fleet.restart_agent();
-    let events = end(child, &out, 0);
-    assert_counted(&events);
-    assert_eq!(kinds(&events, "task-lost").len(), 0);
-    wait_until("nothing to be left", || fleet.containers(None).is_empty());
+        wait_until("the sidecar's end, or the task's", || saw(&out, "-end\""));
+        fleet.restart_agent();
+        let events = end(child, &out, 0);
+        assert_counted(&events);
+        assert_eq!(kinds(&events, "task-lost").len(), 0);
+        wait_until("nothing to be left", || fleet.containers(None).is_empty());
+    });
 }
 
 #[test]
 fn an_agent_that_is_killed_before_a_step_has_begun_leaves_no_task_behind() {
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &[]);
-    for moment in ["run-start", "task-start", "sidecar-start"] {
-        let (child, out) = fleet.start_run(COUNTING, &[]);
-        let _guard = KillOnPanic(child.id());
-        wait_until(moment, || saw(&out, &format!("\"kind\":\"{moment}\"")));
-        fleet.restart_agent();
-        let events = end(child, &out, 0);
-        let last = kinds(&events, "step-end").last().unwrap()["placement"].clone();
-        let last: Vec<Value> = events.into_iter().filter(|e| e["placement"] == last).collect();
-        let counted: Vec<String> = (0..4000).map(|number| format!("line {number}")).collect();
-        assert_eq!(log(&last, "count"), counted);
-    }
-    wait_until("nothing to be left", || fleet.containers(None).is_empty());
+    on_both(|tenon| {
+        let mut fleet = Fleet::start_on(tenon, 1, &[]);
+        for moment in ["run-start", "task-start", "sidecar-start"] {
+            let (child, out) = fleet.start_run(COUNTING, &[]);
+            let _guard = KillOnPanic(child.id());
+            wait_until(moment, || saw(&out, &format!("\"kind\":\"{moment}\"")));
+            fleet.restart_agent();
+            let events = end(child, &out, 0);
+            let last = kinds(&events, "step-end").last().unwrap()["placement"].clone();
+            let last: Vec<Value> = events.into_iter().filter(|e| e["placement"] == last).collect();
+            let counted: Vec<String> = (0..4000).map(|number| format!("line {number}")).collect();
+            assert_eq!(log(&last, "count"), counted);
+        }
+        wait_until("nothing to be left", || fleet.containers(None).is_empty());
+    });
 }
 
 #[test]
-fn what_a_killed_agent_ran_on_the_host_is_lost_and_done_again() {
-    let mut fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 1, &[]);
+fn what_is_gone_when_the_agent_comes_back_is_done_again() {
     let yaml = r#"apiVersion: tekton.dev/v1
 kind: TaskRun
 metadata: {name: t}
@@ -124,76 +135,86 @@ spec:
     volumes: [{name: v, hostPath: {path: SHARED}}]
     steps:
     - name: s
-      image: x
+      image: busybox
       volumeMounts: [{name: v, mountPath: /shared}]
       script: "echo begins; [ -e /shared/second ] || sleep 3000"
 "#;
-    let shared = fleet.tenon.dir().join("shared");
-    fs::create_dir(&shared).unwrap();
-    let yaml = yaml.replace("SHARED", &shared.display().to_string());
-    let (child, out) = fleet.start_run(&yaml, &[]);
-    let _guard = KillOnPanic(child.id());
-    wait_until("the step", || saw(&out, "begins"));
-    fs::write(shared.join("second"), "").unwrap();
-    fleet.restart_agent();
-    let events = end(child, &out, 0);
-    assert!(saw(&out, "infra/agent-restarted"));
-    assert_eq!(kinds(&events, "run-end").len(), 1);
+    on_both(|tenon| {
+        let mut fleet = Fleet::start_on(tenon.allowing_its_directory(), 1, &[]);
+        let shared = fleet.tenon.dir().join("shared");
+        fs::create_dir(&shared).unwrap();
+        let yaml = yaml.replace("SHARED", &shared.display().to_string());
+        let (child, out) = fleet.start_run(&yaml, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until("the step", || saw(&out, "begins"));
+        fs::write(shared.join("second"), "").unwrap();
+        fleet.agent = None;
+        fleet.remove_containers();
+        wait_until("nothing to be left", || fleet.containers(None).is_empty());
+        fleet.agent = Some(fleet.agent("a1"));
+        let events = end(child, &out, 0);
+        assert!(saw(&out, "infra/agent-restarted"));
+        assert_eq!(kinds(&events, "run-end").len(), 1);
+    });
 }
 
 #[test]
 fn steps_are_frozen_while_nobody_answers_and_go_on_after() {
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &SHORT);
-    let (child, out) = fleet.start_run(COUNTING, &[]);
-    let _guard = KillOnPanic(child.id());
-    wait_until("lines", || lines_of(&out) > 200);
-    // The only coordinator dies for longer than the lease.
-    fleet.coordinators[0].kill();
-    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
-    // The agent dies too, and comes back to frozen containers: they stay so.
-    fleet.restart_agent();
-    let said = fleet.said_by("a1");
-    wait_until("the agent to try", || fleet.said_by("a1").len() > said.len());
-    assert!(fleet.containers(Some("running")).is_empty(), "nothing acts without a lease");
-    fleet.restart(0);
-    let events = end(child, &out, 0);
-    assert_counted(&events);
-    assert_eq!(kinds(&events, "task-lost").len(), 0);
+    on_both(|tenon| {
+        let mut fleet = Fleet::start_on(tenon, 1, &SHORT);
+        let (child, out) = fleet.start_run(COUNTING, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until("lines", || lines_of(&out) > 200);
+        // The only coordinator dies for longer than the lease.
+        fleet.coordinators[0].kill();
+        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        // The agent dies too, and comes back to frozen containers: they stay so.
+        fleet.restart_agent();
+        let said = fleet.said_by("a1");
+        wait_until("the agent to try", || fleet.said_by("a1").len() > said.len());
+        assert!(fleet.containers(Some("running")).is_empty(), "nothing acts without a lease");
+        fleet.restart(0);
+        let events = end(child, &out, 0);
+        assert_counted(&events);
+        assert_eq!(kinds(&events, "task-lost").len(), 0);
+    });
 }
 
 #[test]
 fn what_a_dead_agent_ran_is_frozen_by_its_guard() {
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &SHORT);
-    let (child, out) = fleet.start_run(COUNTING, &[]);
-    let _guard = KillOnPanic(child.id());
-    wait_until("lines", || lines_of(&out) > 200);
-    fleet.agent = None;
-    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
-    fleet.agent = Some(fleet.agent("a1"));
-    let events = end(child, &out, 0);
-    assert_counted(&events);
+    on_both(|tenon| {
+        let mut fleet = Fleet::start_on(tenon, 1, &SHORT);
+        let (child, out) = fleet.start_run(COUNTING, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until("lines", || lines_of(&out) > 200);
+        fleet.agent = None;
+        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        fleet.agent = Some(fleet.agent("a1"));
+        let events = end(child, &out, 0);
+        assert_counted(&events);
+    });
 }
 
 #[test]
 fn a_guard_that_is_killed_is_replaced_although_nobody_answers() {
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &SHORT);
-    let (child, out) = fleet.start_run(COUNTING, &[]);
-    let _guard = KillOnPanic(child.id());
-    wait_until("lines", || lines_of(&out) > 200);
-    fleet.coordinators[0].kill();
-    fleet.kill_guard("a1");
-    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
-    fleet.restart(0);
-    assert_counted(&end(child, &out, 0));
+    on_both(|tenon| {
+        let mut fleet = Fleet::start_on(tenon, 1, &SHORT);
+        let (child, out) = fleet.start_run(COUNTING, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until("lines", || lines_of(&out) > 200);
+        fleet.coordinators[0].kill();
+        fleet.kill_guard("a1");
+        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        fleet.restart(0);
+        assert_counted(&end(child, &out, 0));
+    });
 }
 
 #[test]
 fn what_is_killed_while_it_is_frozen_does_not_move_once_more() {
-    let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
-    let mut fleet = Fleet::start_on(Tenon::docker().allowing_its_directory(), 1, &args);
     let yaml = r#"apiVersion: tekton.dev/v1
 kind: TaskRun
 metadata: {name: t}
@@ -207,43 +228,49 @@ spec:
       script: |
         [ "$TENON_FENCING_TOKEN" != 1000001 ] || while :; do echo >> /shared/file; done
 "#;
-    let shared = fleet.tenon.dir().join("shared");
-    fs::create_dir(&shared).unwrap();
-    let file = shared.join("file");
-    let yaml = yaml.replace("SHARED", &shared.display().to_string());
-    let (child, out) = fleet.start_run(&yaml, &[]);
-    let _guard = KillOnPanic(child.id());
-    wait_until("the step to write", || file.exists());
-    fleet.agent = None;
-    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
-    let frozen = fs::metadata(&file).unwrap().len();
-    let mut other = fleet.agent("a2");
-    end(child, &out, 0);
-    fleet.agent = Some(fleet.agent("a1"));
-    wait_until("nothing to be left", || fleet.containers(None).is_empty());
-    assert_eq!(fs::metadata(&file).unwrap().len(), frozen, "it wrote when it was killed");
-    other.kill();
+    on_both(|tenon| {
+        let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
+        let mut fleet = Fleet::start_on(tenon.allowing_its_directory(), 1, &args);
+        let shared = fleet.tenon.dir().join("shared");
+        fs::create_dir(&shared).unwrap();
+        let file = shared.join("file");
+        let yaml = yaml.replace("SHARED", &shared.display().to_string());
+        let (child, out) = fleet.start_run(&yaml, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until("the step to write", || file.exists());
+        fleet.agent = None;
+        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        let frozen = fs::metadata(&file).unwrap().len();
+        let mut other = fleet.agent("a2");
+        end(child, &out, 0);
+        fleet.agent = Some(fleet.agent("a1"));
+        wait_until("nothing to be left", || fleet.containers(None).is_empty());
+        assert_eq!(fs::metadata(&file).unwrap().len(), frozen, "it wrote when it was killed");
+        other.kill();
+    });
 }
 
 #[test]
 fn what_an_agent_ran_that_is_gone_for_good_is_done_by_another_and_killed_where_it_was() {
-    let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
-    let mut fleet = Fleet::start_on(Tenon::docker(), 1, &args);
-    let (child, out) = fleet.start_run(COUNTING, &[]);
-    let _guard = KillOnPanic(child.id());
-    wait_until("lines", || lines_of(&out) > 200);
-    let before = fleet.containers(None);
-    fleet.agent = None;
-    let mut other = fleet.agent("a2");
-    let events = end(child, &out, 0);
-    let lost = kinds(&events, "task-lost");
-    assert_eq!(lost.len(), 1);
-    assert!(lost[0].to_string().contains("infra/agent-lost"), "{}", lost[0]);
-    let left: Vec<String> = fleet.containers(Some("running"));
-    assert!(before.iter().all(|id| !left.contains(id)), "what was lost does not act");
-    // It comes back, and is told that nothing of it is its own any more.
-    fleet.agent = Some(fleet.agent("a1"));
-    wait_until("nothing to be left", || fleet.containers(None).is_empty());
-    other.kill();
+    on_both(|tenon| {
+        let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
+        let mut fleet = Fleet::start_on(tenon, 1, &args);
+        let (child, out) = fleet.start_run(COUNTING, &[]);
+        let _guard = KillOnPanic(child.id());
+        wait_until("lines", || lines_of(&out) > 200);
+        let before = fleet.containers(None);
+        fleet.agent = None;
+        let mut other = fleet.agent("a2");
+        let events = end(child, &out, 0);
+        let lost = kinds(&events, "task-lost");
+        assert_eq!(lost.len(), 1);
+        assert!(lost[0].to_string().contains("infra/agent-lost"), "{}", lost[0]);
+        let left: Vec<String> = fleet.containers(Some("running"));
+        assert!(before.iter().all(|id| !left.contains(id)), "what was lost does not act");
+        // It comes back, and is told that nothing of it is its own any more.
+        fleet.agent = Some(fleet.agent("a1"));
+        wait_until("nothing to be left", || fleet.containers(None).is_empty());
+        other.kill();
+    });
 }

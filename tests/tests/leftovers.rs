@@ -129,6 +129,21 @@ fn after_two_interrupts() {
 }
 
 #[test]
+fn what_runs_on_the_host_dies_with_a_run_that_is_killed() {
+    let case = Case::new(Tenon::host(), 8);
+    case.tenon.file("p.yaml", &case.yaml("sleep NUMBER", "{}"));
+    let out = case.tenon.dir().join("out");
+    let mut command = case.tenon.command(&["run", "-o", "json", "-f", "p.yaml"]);
+    let child = command.stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+    let _guard = KillOnPanic(child.id());
+    wait_until("the last step", || fs::read_to_string(&out).unwrap().contains("\"running\""));
+    wait_until("its processes", || !processes_with(&case.number).is_empty());
+    signal(child.id(), libc::SIGKILL);
+    finish(child).expect(137);
+    wait_until("no process to be left", || processes_with(&case.number).is_empty());
+}
+
+#[test]
 fn what_is_kept_is_named_once() {
     on_both(6, |case| {
         let yaml = "apiVersion: tekton.dev/v1\nkind: TaskRun\nmetadata: {name: kept}\nspec: {taskSpec: {steps: [{name: s, image: busybox, script: 'echo x'}]}}\n";

@@ -55,6 +55,22 @@ impl Failure {
         }
     }
 
+    /// An agent that died has left it such that no other one can go on with it.
+    pub fn lost(why: &str) -> Failure {
+        Failure::Infra {
+            reason: "infra/agent-restarted",
+            message: format!("the agent died while the attempt ran, and {why}"),
+        }
+    }
+
+    /// Nothing is known of it any more but that it was.
+    pub fn forgotten() -> Failure {
+        Failure::lost(
+            "what it knew of the attempt is gone: the machine was started anew, or has no memory \
+             file system",
+        )
+    }
+
     /// A step's output found no room on the disk, and no room was made.
     pub fn no_room() -> Failure {
         Failure::Files(std::io::ErrorKind::StorageFull.into())

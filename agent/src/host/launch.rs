@@ -47,13 +47,15 @@ pub fn check_user(plan: &ContainerPlan) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the launcher makes of the plan. `root` is an empty directory, `data_dir` is hidden.
+/// What the launcher makes of the plan. `root` is an empty directory, `data_dir` is hidden. A container
+/// that `outlives` its agent leaves its exit code in that file.
 pub fn launch(
     pod: &PodPlan,
     plan: &ContainerPlan,
     root: &Path,
     hosts: Option<&Path>,
     data_dir: &Path,
+    outlives: Option<&Path>,
 ) -> io::Result<Launch> {
     let number = |value: Option<i64>| value.and_then(|value| u32::try_from(value).ok());
     let root_user = plan.identity.user.unwrap_or(0) == 0;
@@ -110,6 +112,7 @@ pub fn launch(
             ("HOME".to_owned(), home),
             ("HOSTNAME".to_owned(), pod.hostname.clone()),
         ],
+        outlives: outlives.map(text).transpose()?,
     })
 }
 

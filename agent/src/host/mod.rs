@@ -5,13 +5,18 @@
 //! The machine's files are there, read-only; `/tekton` and `/workspace` are the attempt's; `/tmp`,
 //! `/var/tmp`, `/dev/shm` and the home directory are private and empty; other top-level paths can
 //! be made, seen by nobody else. The network is the machine's: steps and sidecars meet on localhost,
-//! but two attempts cannot use one port at a time. Images and resource limits are ignored. Nothing
-//! outlives the agent: the launcher kills its container when the agent's end of a pipe closes. So an
-//! agent that is started again adopts nothing here, and reports what ran as `infra/agent-restarted`.
+//! but two attempts cannot use one port at a time. Images and resource limits are ignored.
+//!
+//! What an agent of a fleet runs lives on without it: the launchers are written down, and an agent that
+//! is started again goes on with their attempts. What `tenon run` runs dies with it: the launcher kills
+//! its container when the other end of a pipe closes.
 
 mod attempt;
 mod freeze;
+mod keeper;
 mod launch;
+mod launchers;
+mod process;
 mod reach;
 
 use std::collections::BTreeMap;
@@ -21,10 +26,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tenon_entrypoint::Launch;
-use tenon_proto::agent::v1::{AttemptId, Infra, RunSpec, TaskInvocation, ended};
+use tenon_proto::agent::v1::{AttemptId, RunSpec, TaskInvocation, ended};
 
 use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, Left, Sink};
 use crate::docker::place_entrypoint;
@@ -154,22 +159,11 @@ impl Backend for HostBackend {
     fn adopt<'a>(
         &'a self,
         attempt: &'a AttemptId,
-        _marks: &'a BTreeMap<u32, Mark>,
-        _sink: &'a dyn Sink,
-        _cancel: &'a Cancel,
+        marks: &'a BTreeMap<u32, Mark>,
+        sink: &'a dyn Sink,
+        cancel: &'a Cancel,
     ) -> BoxFuture<'a, ended::Outcome> {
-        Box::pin(async move {
-            let dir = PodDir::of(&self.options.data_dir, &attempt_key(attempt));
-            // Its launchers have killed it, or are about to: they are made sure of.
-            while dir.as_ref().is_ok_and(|dir| !freeze::kill(dir.root())) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            ended::Outcome::Infra(Infra {
-                reason: "infra/agent-restarted".to_owned(),
-                message: "the agent died while the attempt ran, and on the host backend what runs                           dies with it"
-                    .to_owned(),
-            })
-        })
+        Box::pin(attempt::adopt(self, attempt, marks, sink, cancel))
     }
 
     fn thaw<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, Result<(), BackendError>> {
@@ -183,11 +177,16 @@ impl Backend for HostBackend {
 
     fn forget<'a>(&'a self, attempt: &'a AttemptId) -> BoxFuture<'a, ()> {
         Box::pin(async move {
+            let dir = match PodDir::of(&self.options.data_dir, &attempt_key(attempt)) {
+                Ok(dir) => dir,
+                Err(error) => return tracing::warn!(%error, "an attempt cannot be removed"),
+            };
+            // Where the agent failed while it ran.
+            launchers::kill_all(dir.root()).await;
             if self.options.keep {
                 return;
             }
-            let dir = PodDir::of(&self.options.data_dir, &attempt_key(attempt));
-            if let Err(error) = dir.and_then(|dir| dir.remove()) {
+            if let Err(error) = dir.remove() {
                 tracing::warn!(%error, "an attempt's directory cannot be removed");
             }
         })
@@ -222,7 +221,7 @@ impl Backend for HostBackend {
             for key in orphans {
                 let dir = PodDir::of(&self.options.data_dir, &key);
                 // What still runs of it is killed, and the directory goes with the next look.
-                let gone = dir.and_then(|dir| match freeze::kill(dir.root()) {
+                let gone = dir.and_then(|dir| match launchers::kill(dir.root()) {
                     true => dir.remove(),
                     false => Ok(()),
                 });
@@ -256,6 +255,9 @@ impl Backend for HostBackend {
     fn reap(&self) -> BoxFuture<'_, Result<usize, BackendError>> {
         Box::pin(async move {
             let (data_dir, me) = (&self.options.data_dir, &self.options.owner);
+            for root in PodDir::outlived(data_dir, me) {
+                launchers::kill_all(&root).await;
+            }
             Ok(PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me))
         })
     }

@@ -14,8 +14,8 @@ use crate::probe::Reach;
 pub struct Enter {
     /// The program that enters them.
     pub launcher: PathBuf,
-    /// The process that keeps them.
-    pub keeper: u32,
+    /// The process that keeps them, by its number and when it started.
+    pub keeper: (u32, String),
 }
 
 impl Reach for Enter {
@@ -27,7 +27,7 @@ impl Reach for Enter {
         let mut enter = Command::new(&self.launcher);
         enter
             .arg("enter")
-            .arg(self.keeper.to_string())
+            .arg(format!("{}:{}", self.keeper.0, self.keeper.1))
             .args(command)
             .envs(plan.env.0.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

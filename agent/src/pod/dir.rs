@@ -13,6 +13,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tenon_proto::agent::v1::AttemptId;
 
 use crate::backend::{BackendError, Left};
@@ -20,6 +22,8 @@ use crate::owner::{OWNER_FILE, Owner, reap_directories};
 
 /// Name of the file that holds the attempt's identity once it is about to begin.
 const BEGUN: &str = "begun";
+/// Name of the private file with what another process needs in order to go on.
+const SAVED: &str = "adopt";
 
 /// A name for an attempt that is safe in file and container names, and unique on the machine.
 pub fn attempt_key(attempt: &AttemptId) -> String {
@@ -82,6 +86,23 @@ impl PodDir {
         Ok(())
     }
 
+    /// Leaves for another process what it needs in order to go on with the attempt, and says whether
+    /// that could be done. There are values of Secrets in it: without a memory file system nobody can go
+    /// on.
+    pub fn save(&self, what: &impl Serialize) -> io::Result<bool> {
+        if self.private_in_memory {
+            let file = self.private.join(SAVED);
+            fs::write(&file, serde_json::to_vec(what)?)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(self.private_in_memory)
+    }
+
+    /// What an earlier process has saved; none where it is gone, or was never there.
+    pub fn saved<T: DeserializeOwned>(&self) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.private.join(SAVED)).ok()?).ok()
+    }
+
     /// What an earlier process of the same owner has left. Attempts that it had only prepared, and
     /// never begun, go: they may be begun from the start.
     pub fn left(data_dir: &Path, me: &Owner) -> Result<Left, BackendError> {
@@ -140,6 +161,13 @@ impl PodDir {
         keys.sort();
         keys.dedup();
         keys
+    }
+
+    /// The directories on disk of attempts that `me` outlives.
+    pub fn outlived(data_dir: &Path, me: &Owner) -> Vec<PathBuf> {
+        let pods = entries(&data_dir.join("pods")).unwrap_or_default().into_iter();
+        let owner = |pod: &Path| fs::read_to_string(pod.join(OWNER_FILE)).unwrap_or_default();
+        pods.map(|pod| pod.path()).filter(|pod| me.outlives(&owner(pod))).collect()
     }
 
     /// Removes the trees that `me` outlives, and says how many.

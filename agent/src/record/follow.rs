@@ -5,7 +5,7 @@
 //! in chunks of at most 64 KiB or 50 ms, and handed over through a bounded channel: when nobody
 //! takes it, nothing more is read, and the records wait on disk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::inotify::{Inotify, Waker};
 use super::lines::At;
-use super::mark::{Mark, Marked};
+use super::mark::{self, Mark, Marked};
 use super::tail::{Pack, Tail};
 use crate::mask::Masker;
 use crate::pod::ContainerPlan;
@@ -37,12 +37,18 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record of the container at that place of its attempt; it is gone on with where `from`
-    /// says, if it says so.
-    pub fn new(index: usize, plan: &ContainerPlan, from: Option<Mark>) -> Record {
-        let container = u32::try_from(index).unwrap_or(u32::MAX);
-        let from = Mark { container, ..from.unwrap_or_default() };
-        Record { path: plan.record.clone(), sidecar: plan.is_sidecar(), from }
+    /// The records of an attempt's containers: of the steps, then of the sidecars. They are gone on with
+    /// where `marks` say, if they say so.
+    pub fn of_all<'a>(
+        plans: impl Iterator<Item = &'a ContainerPlan>,
+        marks: &BTreeMap<u32, Mark>,
+    ) -> Vec<Record> {
+        let record = |(index, plan): (usize, &ContainerPlan)| Record {
+            path: plan.record.clone(),
+            sidecar: plan.is_sidecar(),
+            from: mark::of(marks, index),
+        };
+        plans.enumerate().map(record).collect()
     }
 }
 

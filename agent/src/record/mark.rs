@@ -4,6 +4,7 @@
 //! and nothing before it again. A mark holds positions and never text: what a line has so far may be
 //! the first half of a secret.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,6 +57,13 @@ impl Mark {
         let pending = [&self.stdout, &self.stderr].into_iter().flatten();
         pending.filter_map(|pending| pending.frame).fold(self.next, u64::min)
     }
+}
+
+/// The mark of the container at that place of its attempt; where there is none, nothing was reported.
+pub fn of(marks: &BTreeMap<u32, Mark>, index: usize) -> Mark {
+    let container = u32::try_from(index).unwrap_or(u32::MAX);
+    let mark = marks.get(&container).cloned().unwrap_or_default();
+    Mark { container, ..mark }
 }
 
 /// A mark on its way to where it becomes durable, and whom to tell then.

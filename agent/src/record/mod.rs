@@ -3,7 +3,7 @@
 mod follow;
 mod inotify;
 mod lines;
-mod mark;
+pub mod mark;
 mod reports;
 mod tail;
 

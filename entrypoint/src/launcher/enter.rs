@@ -7,8 +7,9 @@ use std::process::{Command, ExitCode};
 
 use super::identity::Of;
 
-/// Runs it with this environment; the exit code is the command's. `keeper` is the process id of
-/// the container's launcher, whose only child is the container's process 1.
+/// Runs it with this environment; the exit code is the command's. `keeper` is the container's
+/// launcher, whose only child is the container's process 1: its process id, a colon, and when it
+/// started.
 pub fn enter(
     keeper: &OsStr,
     program: OsString,
@@ -31,9 +32,10 @@ pub fn enter(
 }
 
 fn join(keeper: &str) -> io::Result<()> {
-    let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))?;
-    let child: i32 =
-        children.trim().parse().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let (keeper, started) = keeper.split_once(':').ok_or_else(gone)?;
+    let children = || std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"));
+    let child: i32 = children()?.trim().parse().map_err(|_| gone())?;
     let own = std::fs::read_link("/proc/self/ns/user")?;
     let other = std::fs::read_link(format!("/proc/{child}/ns/user"))?;
     let missing = || io::Error::from(io::ErrorKind::InvalidData);
@@ -48,10 +50,23 @@ fn join(keeper: &str) -> io::Result<()> {
     unsafe {
         let process = libc::syscall(libc::SYS_pidfd_open, child, 0);
         let process = i32::try_from(process).map_err(|_| missing())?;
-        if process < 0 || libc::setns(process, kinds) < 0 {
+        if process < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Both numbers may be others' by now; if they are not, what was opened is the child.
+        let stat = std::fs::read_to_string(format!("/proc/{keeper}/stat"))?;
+        if start_time(&stat) != Some(started) || children()?.trim() != child.to_string() {
+            return Err(gone());
+        }
+        if libc::setns(process, kinds) < 0 {
             return Err(io::Error::last_os_error());
         }
     }
     std::env::set_current_dir("/")?;
     first.assume(own != other)
+}
+
+/// Field 22 of `/proc/<pid>/stat`; the name before it may hold anything, parentheses too.
+fn start_time(stat: &str) -> Option<&str> {
+    stat.get(stat.rfind(')')? + 1..)?.split_whitespace().nth(19)
 }

@@ -1,10 +1,11 @@
 //! `launch`: a container without a container engine. Makes the namespaces, and the root that steps
 //! see, then becomes the entrypoint in it, as process 1 of a pid namespace.
 //!
-//! Two processes: the outer one only waits, passes signals on, and kills the inner one when its
-//! standard input ends, which is when the agent closes it or dies. When the inner one is dead the
-//! kernel has killed everything in the container, and all mounts are gone with it. Should the
-//! outer one be killed, the inner one dies with it.
+//! Two processes: the outer one only waits, passes signals on, and kills the inner one when it is told
+//! to. Where the container is not to outlive the agent, it does so too when its standard input ends,
+//! which is when the agent closes it or dies; else it writes the exit code down, for another agent.
+//! When the inner one is dead the kernel has killed everything in the container, and all mounts are
+//! gone with it. Should the outer one be killed, the inner one dies with it.
 
 mod enter;
 mod identity;
@@ -12,12 +13,12 @@ mod mounts;
 mod namespaces;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
-use tenon_entrypoint::Launch;
+use tenon_entrypoint::{KILL_SIGNAL, Launch};
 
 pub use enter::enter;
 
@@ -42,6 +43,8 @@ fn try_launch() -> Result<u8, String> {
     let mut input = unsafe { File::from(OwnedFd::from_raw_fd(0)) };
     let launch = read(&mut input)?;
     let signals = Signals::take_over().map_err(|e| format!("cannot take over signals: {e}"))?;
+    // Opened before its path means another file, or none.
+    let mut exit_code = launch.outlives.as_deref().map(outlive).transpose()?;
     if launch.user_namespace {
         namespaces::enter_user()?;
     }
@@ -50,12 +53,26 @@ fn try_launch() -> Result<u8, String> {
     match unsafe { libc::fork() } {
         -1 => Err(format!("fork: {}", io::Error::last_os_error())),
         0 => {
-            // The read end stays open over nothing: the agent's closing is for the parent only.
+            // The agent's closing is for the parent only.
             drop(input);
             Err(become_container(&launch))
         }
-        child => Ok(keep(child, &input, &signals)),
+        child => {
+            let code = keep(child, exit_code.is_none().then_some(&input), &signals);
+            if let Some(file) = &mut exit_code {
+                // Whoever finds nothing takes it for killed.
+                let _ = file.write_all(code.to_string().as_bytes());
+            }
+            Ok(code)
+        }
     }
+}
+
+/// What ends the agent's session is not to end the container. Opens the file for its exit code.
+fn outlive(path: &str) -> Result<File, String> {
+    // SAFETY: no memory is involved.
+    unsafe { libc::setsid() };
+    File::create(path).map_err(|e| format!("cannot write {path}: {e}"))
 }
 
 fn read(input: &mut File) -> Result<Launch, String> {
@@ -90,19 +107,18 @@ fn become_container(launch: &Launch) -> String {
     format!("cannot execute {program}: {error}")
 }
 
-/// Waits for the container's end.
-fn keep(child: i32, input: &File, signals: &Signals) -> u8 {
-    let mut held = true;
+/// Waits for the container's end. It is killed when `life` ends.
+fn keep(child: i32, mut life: Option<&File>, signals: &Signals) -> u8 {
     loop {
-        let mut waited =
-            [Waited::new(signals.fd()), Waited::maybe(held.then_some(input.as_raw_fd()))];
+        let mut waited = [Waited::new(signals.fd()), Waited::maybe(life.map(AsRawFd::as_raw_fd))];
         sys::wait(&mut waited, None);
         if waited[1].ready() {
-            held = false;
+            life = None;
             sys::signal_process(child, libc::SIGKILL);
         }
         while let Some(signal) = signals.next() {
             if signal != libc::SIGCHLD {
+                let signal = if signal == KILL_SIGNAL { libc::SIGKILL } else { signal };
                 sys::signal_process(child, signal);
                 continue;
             }

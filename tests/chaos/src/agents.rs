@@ -149,11 +149,18 @@ impl Agents {
     /// Kills an agent's guard; says whether there was one.
     pub fn kill_guard(&self, number: usize) -> bool {
         let guards = guards(&self.data_dir(number));
-        for &guard in &guards {
-            // SAFETY: kill has no effect on memory; the process is a guard of ours.
-            unsafe { libc::kill(guard, libc::SIGKILL) };
-        }
+        guards.iter().copied().for_each(kill_process);
         !guards.is_empty()
+    }
+
+    /// Removes what an agent ran that is dead, and its containers with it.
+    fn kill_containers(&self, number: usize) {
+        let dir = self.data_dir(number);
+        match self.backend {
+            Backend::Docker => placements::clean_up(&dir),
+            // What they keep dies with them.
+            Backend::Host => launchers(&dir).into_iter().for_each(kill_process),
+        }
     }
 
     /// The machine is gone with everything on it. A new one, with another name, takes its place.
@@ -161,9 +168,7 @@ impl Agents {
         self.kill(number);
         self.kill_guard(number);
         let gone = self.data_dir(number);
-        if self.backend == Backend::Docker {
-            placements::clean_up(&gone);
-        }
+        self.kill_containers(number);
         // What is still being written to it goes with the suite's directory.
         let _ = fs::remove_dir_all(&gone);
         self.destroyed.push(gone);
@@ -222,12 +227,34 @@ impl Drop for Agents {
         for number in 1..=self.agents.len() {
             self.kill(number);
             self.kill_guard(number);
+            if self.backend == Backend::Host {
+                self.kill_containers(number);
+            }
         }
     }
 }
 
+/// Kills one of the processes that are found here.
+fn kill_process(pid: i32) {
+    // SAFETY: kill has no effect on memory; the process is a guard or a launcher of ours.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
 /// The guards of the agent with this directory.
 fn guards(data_dir: &Path) -> Vec<i32> {
+    let dir = data_dir.as_os_str().as_encoded_bytes();
+    processes(|words| words.get(1) == Some(&&b"guard"[..]) && words.contains(&dir))
+}
+
+/// What keeps the containers on the host of the agent with this directory.
+fn launchers(data_dir: &Path) -> Vec<i32> {
+    let dir = data_dir.join("bin");
+    let dir = dir.as_os_str().as_encoded_bytes();
+    processes(|words| words.get(1) == Some(&&b"launch"[..]) && words[0].starts_with(dir))
+}
+
+/// The processes with such arguments.
+fn processes(which: impl Fn(&[&[u8]]) -> bool) -> Vec<i32> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
@@ -235,8 +262,7 @@ fn guards(data_dir: &Path) -> Vec<i32> {
         // One that has just gone says nothing.
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
-        let dir = data_dir.as_os_str().as_encoded_bytes();
-        if words.get(1) == Some(&&b"guard"[..]) && words.contains(&dir) {
+        if which(&words) {
             found.push(pid);
         }
     }

@@ -3,8 +3,6 @@
 //! of Secrets in it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::InspectContainerOptions;
@@ -20,10 +18,7 @@ use crate::docker::images::Image;
 use crate::docker::{DockerBackend, Failure, labels};
 use crate::mask::Masker;
 use crate::pod::{PodDir, PodPlan};
-use crate::record::Mark;
-
-/// The file's name.
-const FILE: &str = "adopt";
+use crate::record::{Mark, mark};
 
 /// What another process needs in order to go on.
 #[derive(Serialize, Deserialize)]
@@ -53,40 +48,24 @@ pub async fn adopt(
 
 impl Attempt<'_> {
     /// Leaves for another process what it needs in order to go on with this attempt, and the sign
-    /// that the attempt is about to begin. Nothing that a Secret holds gets on a disk by it: without a
-    /// memory file system nobody can go on.
+    /// that the attempt is about to begin.
     pub(super) fn save(&self, images: &[Image]) -> std::io::Result<()> {
         if !self.backend.options.owner.is_agent() {
             return Ok(());
         }
-        if self.dir.private_in_memory() {
-            let saved = Saved {
-                plan: self.plan.clone(),
-                images: images.to_vec(),
-                pause: !self.plan.sidecars.is_empty() && !self.plan.host_network,
-            };
-            let file = self.dir.private().join(FILE);
-            fs::write(&file, serde_json::to_vec(&saved)?)?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-        }
+        self.dir.save(&Saved {
+            plan: self.plan.clone(),
+            images: images.to_vec(),
+            pause: !self.plan.sidecars.is_empty() && !self.plan.host_network,
+        })?;
         self.dir.begin(&self.attempt)
     }
 
     async fn adopt(&mut self, marks: &BTreeMap<u32, Mark>) -> Result<(), Failure> {
-        let saved = fs::read(self.dir.private().join(FILE)).ok();
-        let saved = saved.and_then(|bytes| serde_json::from_slice::<Saved>(&bytes).ok());
-        let Some(saved) = saved else {
-            return Err(lost(
-                "what it knew of the attempt is gone: the machine was started anew, or has no \
-                 memory file system",
-            ));
-        };
+        let saved: Saved = self.dir.saved().ok_or_else(Failure::forgotten)?;
         self.created = true;
         self.plan = saved.plan;
-        let is_over = |index: usize| {
-            let mark = u32::try_from(index).ok().and_then(|index| marks.get(&index));
-            mark.is_some_and(|mark| mark.over)
-        };
+        let is_over = |index: usize| mark::of(marks, index).over;
         self.pause = saved.pause.then(|| self.name(PAUSE));
         let names: Vec<String> = self.plans().map(|plan| self.name(&plan.container)).collect();
         let found = join_all(names.iter().map(|name| async {
@@ -102,7 +81,7 @@ impl Attempt<'_> {
                     return Ok(());
                 }
                 Err(error) if error::status(&error) == Some(404) => {
-                    return Err(lost(&format!("its container {name} is gone")));
+                    return Err(Failure::lost(&format!("its container {name} is gone")));
                 }
                 Err(error) => return Err(Failure::daemon(&format!("looking at {name}"), &error)),
             }
@@ -123,13 +102,6 @@ impl Attempt<'_> {
         if let Err(error) = self.backend.remove_containers(label, |owner, _| owner == me).await {
             tracing::warn!(key = %self.key, %error, "containers cannot be removed");
         }
-    }
-}
-
-fn lost(why: &str) -> Failure {
-    Failure::Infra {
-        reason: "infra/agent-restarted",
-        message: format!("the agent died while the attempt ran, and {why}"),
     }
 }
 

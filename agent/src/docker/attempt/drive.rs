@@ -73,14 +73,7 @@ impl<'a> Attempt<'a> {
         masker: Masker,
         marks: &BTreeMap<u32, Mark>,
     ) -> Result<(), Failure> {
-        let records: Vec<Record> = self
-            .plans()
-            .enumerate()
-            .map(|(index, plan)| {
-                let mark = u32::try_from(index).ok().and_then(|index| marks.get(&index));
-                Record::new(index, plan, mark.cloned())
-            })
-            .collect();
+        let records = Record::of_all(self.plans(), marks);
         let gate_open = self.plan.sidecars.is_empty()
             || std::fs::metadata(self.dir.ready_file()).is_ok_and(|file| file.len() > 0);
         self.fetch(&records)?;
