@@ -22,13 +22,13 @@ pub fn freeze_all(data_dir: &Path, kill: bool) -> usize {
         return launchers.len();
     }
     let (spaces, unborn) = spaces(&launchers);
-    unborn + signal_all(&spaces, libc::SIGSTOP, |state| state != 'T' && state != 'Z')
+    unborn + signal_all(&spaces, libc::SIGSTOP, State::moves)
 }
 
 /// Lets what the attempt in that directory runs go on.
 pub fn thaw(root: &Path) {
     let (spaces, _) = spaces(&launchers::living(root));
-    signal_all(&spaces, libc::SIGCONT, |state| state == 'T');
+    signal_all(&spaces, libc::SIGCONT, State::is_stopped);
 }
 
 /// The pid name spaces of the launchers' containers, and how many have none yet.
@@ -48,7 +48,7 @@ fn spaces(launchers: &[Process]) -> (Vec<PathBuf>, usize) {
 }
 
 /// Signals the processes in those name spaces that are in such a state, until there are none.
-fn signal_all(spaces: &[PathBuf], signal: i32, which: impl Fn(char) -> bool) -> usize {
+fn signal_all(spaces: &[PathBuf], signal: i32, which: impl Fn(&State) -> bool) -> usize {
     let mut count = 0;
     loop {
         let mut more = 0;
@@ -62,7 +62,7 @@ fn signal_all(spaces: &[PathBuf], signal: i32, which: impl Fn(char) -> bool) -> 
                 space.is_ok_and(|space| spaces.contains(&space))
             };
             if is_inside()
-                && state(pid).is_some_and(&which)
+                && State::of(pid).is_some_and(|state| which(&state))
                 && let Some(process) = Process::check(pid, is_inside)
             {
                 process.signal(signal);
@@ -76,7 +76,90 @@ fn signal_all(spaces: &[PathBuf], signal: i32, which: impl Fn(char) -> bool) -> 
     }
 }
 
-fn state(pid: u32) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat[stat.rfind(')')? + 1..].trim_start().chars().next()
+/// What a process does.
+#[derive(Debug)]
+struct State {
+    /// As `/proc` has it: `T` is stopped, `Z` and `X` are dead, `D` sleeps and cannot be woken.
+    letter: char,
+    /// It is about to stop.
+    stops: bool,
+}
+
+impl State {
+    fn of(pid: u32) -> Option<State> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+        let pending = u64::from_str_radix(field("ShdPnd:")?.trim(), 16).ok()?;
+        let stops = pending >> (libc::SIGSTOP - 1) & 1 == 1;
+        Some(State { letter: field("State:")?.trim().chars().next()?, stops })
+    }
+
+    /// One that sleeps in the kernel does nothing of its own before it stops. It may do so for ever: a
+    /// shell that has called `vfork` waits there for a child that is stopped.
+    fn moves(&self) -> bool {
+        match self.letter {
+            'T' | 'Z' | 'X' => false,
+            'D' => !self.stops,
+            _ => true,
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        match self.letter {
+            'T' => true,
+            'Z' | 'X' => false,
+            _ => self.stops,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_waits_in_vfork_for_a_stopped_child_does_not_move_and_is_thawed() {
+        // SAFETY: the children call nothing but what a child of a process with threads may.
+        let parent = unsafe {
+            match libc::fork() {
+                0 => {
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                    // It waits until its child ends, and shares nothing with it.
+                    let flags = libc::CLONE_VFORK | libc::SIGCHLD;
+                    if libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) == 0 {
+                        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                        libc::pause();
+                    }
+                    libc::_exit(0)
+                }
+                child => u32::try_from(child).unwrap(),
+            }
+        };
+        let until = |what: &str, holds: &dyn Fn() -> bool| {
+            let began = std::time::Instant::now();
+            while !holds() {
+                assert!(began.elapsed().as_secs() < 20, "{what}: {:?}", State::of(parent));
+                std::thread::yield_now();
+            }
+        };
+        let children = || fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        until("the child", &|| !children().unwrap().is_empty());
+        until("the wait", &|| State::of(parent).unwrap().letter == 'D');
+        let child: u32 = children().unwrap().trim().parse().unwrap();
+        let process = |pid| Process::check(pid, || true).unwrap();
+        for pid in [child, parent] {
+            process(pid).signal(libc::SIGSTOP);
+            until("nothing to move", &|| !State::of(pid).unwrap().moves());
+            assert!(State::of(pid).unwrap().is_stopped());
+        }
+        assert_eq!(State::of(parent).unwrap().letter, 'D');
+        for pid in [child, parent] {
+            process(pid).signal(libc::SIGCONT);
+            until("it to be thawed", &|| !State::of(pid).unwrap().is_stopped());
+        }
+        process(child).signal(libc::SIGKILL);
+        // SAFETY: no status is asked for.
+        let waited = unsafe { libc::waitpid(parent.cast_signed(), std::ptr::null_mut(), 0) };
+        assert_eq!(waited, parent.cast_signed());
+    }
 }
