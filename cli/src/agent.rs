@@ -21,10 +21,11 @@ use crate::exit::{Exit, Failure};
 use crate::policy::policy;
 use crate::remote::{needs_cluster, runtime};
 use crate::run::backend::{self, Wanted};
-use crate::{joining, machine, random, terminal};
+use crate::{joining, log, machine, random, terminal};
 
 /// `tenon agent`.
 pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result<Exit, Failure> {
+    log::begin(args.log);
     let servers = urls(&[server.ok_or_else(|| needs_cluster("agent"))?])?;
     let name = args.name.clone().unwrap_or_else(machine::name);
     let data_dir = data_dir(args, &name, state_dir)?;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{CoordinatorArgs, PlacementChoice, RecoverArgs, RestoreArgs, SnapshotsChoice};
 use crate::exit::{Exit, Failure};
 use crate::remote::needs_cluster;
-use crate::{founding, joining, machine, secrets_key, terminal};
+use crate::{founding, joining, log, machine, secrets_key, terminal};
 
 /// How long a new node may take to make a cluster of itself.
 const BOOTSTRAP: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ pub fn coordinator(
     server: Option<&str>,
     state_dir: &Path,
 ) -> Result<Exit, Failure> {
+    log::begin(args.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -18,6 +18,7 @@ mod graph;
 mod input;
 mod inspect;
 mod joining;
+mod log;
 mod logs;
 mod machine;
 mod pages;

@@ -169,6 +169,8 @@ fn steps_are_frozen_while_nobody_answers_and_go_on_after() {
         fleet.coordinators[0].kill();
         wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
         wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        let said = fleet.said_by("a1");
+        assert!(said.contains("WARN the lease is over"), "{said}");
         // The agent dies too, and comes back to frozen containers: they stay so.
         fleet.restart_agent();
         let said = fleet.said_by("a1");

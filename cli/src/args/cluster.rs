@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{BackendChoice, HouseArgs, Output, PolicyArgs};
+use crate::log::LogLevel;
 
 /// Run a coordinator: one node of a cluster
 ///
@@ -113,6 +114,10 @@ pub struct CoordinatorArgs {
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
+    /// How much to tell on stderr of what happens
+    #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
+    pub log: LogLevel,
+
     /// Listen on other addresses than those of this machine alone, without TLS and authentication
     #[arg(long)]
     pub insecure: bool,
@@ -163,6 +168,10 @@ pub struct AgentArgs {
     /// Join the cluster with this token of `tenon tokens join`, if this agent has not joined before
     #[arg(long, value_name = "TOKEN", hide_default_value = true)]
     pub join: Option<String>,
+
+    /// How much to tell on stderr of what happens
+    #[arg(long, value_enum, default_value = "info", value_name = "LEVEL")]
+    pub log: LogLevel,
 
     /// A label that a pod's nodeSelector may ask for; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]

@@ -177,7 +177,7 @@ pub fn cut_the_power(
         let mut writer = Writer::start(role_name, &live.join("data"));
         writer.wait_for(1 + random() % 60);
         writer.stop();
-        run(Command::new("cp").args(["--sparse=always"]).args([&image, &copy]));
+        copy_at_one_moment(&image, &copy, &live);
         let last = writer.kill();
         assert!(mount_image(&copy, &after));
         let found = check(&after.join("data"));
@@ -186,6 +186,29 @@ pub fn cut_the_power(
         println!("round {round}: acknowledged {last}, found {found}");
     }
     run(Command::new("umount").arg(&live));
+}
+
+/// Copies the image of what is mounted at `live`. While it is copied nothing may be written to it: the file system, which
+/// goes on when its writer is stopped, would be seen with what it wrote last and without what it had waited for before.
+fn copy_at_one_moment(image: &Path, copy: &Path, live: &Path) {
+    for _ in 0..100 {
+        let before = writes_to(live);
+        run(Command::new("cp").args(["--sparse=always"]).args([image, copy]));
+        if before.is_some() && before == writes_to(live) {
+            return;
+        }
+    }
+    panic!("the file system is written to without end");
+}
+
+/// What was written to the device of a file system, in requests and sectors; none while something is.
+fn writes_to(mounted: &Path) -> Option<(u64, u64)> {
+    let device = fs::metadata(mounted).unwrap().dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).unwrap();
+    // Documentation/block/stat.rst of Linux: the 5th and 7th are writes, the 9th what is under way.
+    let numbers: Vec<u64> = stat.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    (numbers[8] == 0).then_some((numbers[4], numbers[6]))
 }
 
 /// Fills the disk with a file, up to so many bytes that stay free.
