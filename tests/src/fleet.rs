@@ -203,6 +203,8 @@ impl Fleet {
             match (state, status) {
                 (None | Some('Z' | 'X'), _) => false,
                 (Some('T'), Some(status)) => status == "paused",
+                // A shell in vfork stops when its stopped child lets it.
+                (Some('D'), Some(status)) if is_about_to_stop(pid) => status == "paused",
                 (Some(_), Some(status)) => status == "running",
                 (Some(_), None) => true,
             }
@@ -306,4 +308,12 @@ impl Drop for Fleet {
         // What a killed agent has left waits for it, for ever.
         self.remove_containers();
     }
+}
+
+/// Whether a process has been told to stop, and will before it does anything else.
+fn is_about_to_stop(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    let pending = pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    pending.is_some_and(|pending| pending >> (libc::SIGSTOP - 1) & 1 == 1)
 }

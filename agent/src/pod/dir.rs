@@ -348,8 +348,17 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Removes a tree that may be absent. Directories that lack the owner's permissions get them.
+/// Removes a tree that may be absent. Directories that lack the owner's permissions get them. Whose it is goes
+/// last: what a killed process has removed in part is found again.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    if path.join(OWNER_FILE).exists() {
+        for entry in entries(path).unwrap_or_default() {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_dir {
+                remove_tree(&entry.path())?;
+            }
+        }
+    }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
