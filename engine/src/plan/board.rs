@@ -4,8 +4,9 @@
 //! counts as used until [`Board::settle`] says that the command was applied or refused.
 //!
 //! **Patience.** An attempt that asks for much would wait for ever where small ones take every bit
-//! that gets free. Whoever comes first in a namespace and has waited for [`PATIENCE_MS`] has an agent
-//! *reserved*, which gets nothing else until there is room.
+//! that gets free, or where they take what it needs in the turns before its own. Whoever comes first in a namespace, has
+//! waited for [`PATIENCE_MS`] and has no room before or after a wave's turns has an agent *reserved*, which gets nothing
+//! else until there is room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -235,8 +236,11 @@ impl Board {
             if self.fleet.lists() > LISTS {
                 self.fleet.forget_lists();
             }
-            self.serve_the_patient(now, limit, &mut wave);
+            let served = self.serve_the_reserved(limit, &mut wave);
+            self.reserve_for_the_patient(&served, &mut wave);
             self.serve_in_turns(limit, &mut wave);
+            // Once more for those who had room until others took it in their turns: it would be so in each wave.
+            self.reserve_for_the_patient(&served, &mut wave);
         }
         wave.placements
     }
@@ -372,9 +376,8 @@ impl Board {
         wave.placements.push(Placement { attempt: attempt.clone(), agent: agent.to_string() });
     }
 
-    /// Those who have waited for long and have no room: an agent is reserved for them, and they are
-    /// placed there before all others. Who has room waits for the turn of his namespace.
-    fn serve_the_patient(&mut self, now: Time, limit: usize, wave: &mut Wave) {
+    /// Those for whom an agent is reserved are placed before all others. Returns their namespaces.
+    fn serve_the_reserved(&mut self, limit: usize, wave: &mut Wave) -> BTreeSet<String> {
         let keeps = |name: &Name, attempt: &AttemptId| {
             let waiting = self.queue.get(attempt);
             let agent = self.fleet.get(name);
@@ -393,11 +396,11 @@ impl Board {
             self.reserved.remove(&name);
             self.queue.unpark(&name);
         }
-        let mut lanes_served = BTreeSet::new();
+        let mut served = BTreeSet::new();
         for (name, attempt) in self.reserved.clone() {
             let Some(waiting) = self.queue.get(&attempt) else { continue };
             let requirements = waiting.requirements.clone();
-            lanes_served.insert(requirements.namespace.clone());
+            served.insert(requirements.namespace.clone());
             let needs = self.with_home(&attempt, &requirements);
             let found = match self.takes(&name, &attempt, &needs) {
                 true => Some(name.clone()),
@@ -412,17 +415,23 @@ impl Board {
                 }
             }
         }
+        served
+    }
+
+    /// Those who have waited for long and have no room have an agent reserved. Who has room waits for the turn of his
+    /// namespace.
+    fn reserve_for_the_patient(&mut self, served: &BTreeSet<String>, wave: &mut Wave) {
         let most = (self.fleet.len() / RESERVED_SHARE).max(1);
         let mut looks = PATIENT_LOOKS;
         for namespace in self.queue.lanes_after(self.last_patient.as_deref()) {
             if self.reserved.len() >= most || looks == 0 {
                 return;
             }
-            if lanes_served.contains(&*namespace) {
+            if served.contains(&*namespace) {
                 continue;
             }
             let lane = self.queue.lanes.get(&namespace);
-            let patient = lane.and_then(|lane| self.first_patient(lane, now, &mut looks));
+            let patient = lane.and_then(|lane| self.first_patient(lane, wave.now, &mut looks));
             let Some((attempt, requirements)) = patient else { continue };
             self.last_patient = Some(namespace);
             if self.find(&attempt, &requirements, wave).is_some() {

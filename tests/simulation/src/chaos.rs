@@ -240,7 +240,7 @@ impl World {
 
     /// A node loses power for a moment, some times.
     pub fn flicker(&mut self, node: u64, times: u64) {
-        if times == 0 {
+        if times == 0 || self.phase != Phase::Chaos {
             return;
         }
         if self.machines[&node].running.is_some() {
@@ -254,7 +254,7 @@ impl World {
 
     /// Only one agent gets new work, and after a while only the next one, some times.
     pub fn empty_in_turns(&mut self, open: usize, times: u64) {
-        if times == 0 || self.phase != Phase::Chaos {
+        if times == 0 {
             return;
         }
         let here: Vec<usize> =

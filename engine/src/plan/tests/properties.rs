@@ -261,6 +261,25 @@ proptest! {
     }
 }
 
+/// What the property above has found: wherever all attempts end in the same minute there is room for the large one,
+/// and it is gone before its namespace, whose small ones go on meanwhile, has saved enough turns.
+#[test]
+fn nobody_starves_who_has_room_and_never_the_turn() {
+    let sizes = [
+        (2, 2, 39),
+        (2, 1, 0),
+        (1, 1, 2),
+        (2, 1, 3),
+        (3, 0, 14),
+        (2, 1, 0),
+        (3, 0, 0),
+        (2, 0, 0),
+        (2, 2, 0),
+        (3, 0, 2),
+    ];
+    assert!(minutes_until_the_large_one_is_placed(&sizes, 3, 1).is_some());
+}
+
 /// A fleet that always has enough small attempts to fill it twice, and one attempt that needs a whole
 /// agent, came first and has the least priority. `None` if that waits too long.
 fn minutes_until_the_large_one_is_placed(
