@@ -5,10 +5,11 @@
 //! makes is its life's, which another process goes on with.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::backend::BackendError;
-use crate::pod::{make_dir, remove_tree};
+use crate::pod::{entries, make_dir, remove_tree};
 
 /// Name of the file in a directory that says whose it is.
 pub const OWNER_FILE: &str = "owner";
@@ -124,21 +125,30 @@ pub fn disown_directory(dir: &Path) {
     let _ = fs::remove_file(dir.join(OWNER_FILE));
 }
 
+/// The directories below `parent` that say that they are of such an owner. None where there is no `parent`.
+pub(crate) fn directories_of(
+    parent: &Path,
+    such: impl Fn(&str) -> bool,
+) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for directory in entries(parent)? {
+        let path = directory.path();
+        let owner = fs::read_to_string(path.join(OWNER_FILE)).unwrap_or_default();
+        if such(&owner) {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 /// Removes the directories below `parent` that `me` [outlives](Owner::outlives); says how many.
-pub fn reap_directories(parent: &Path, me: &Owner) -> usize {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return 0;
-    };
+pub(crate) fn reap_directories(parent: &Path, me: &Owner) -> usize {
+    let outlived = directories_of(parent, |owner| me.outlives(owner)).unwrap_or_default();
     let mut reaped = 0;
-    for entry in entries.flatten() {
-        let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
-        if me.outlives(&owner) {
-            match remove_tree(&entry.path()) {
-                Ok(()) => reaped += 1,
-                Err(error) => {
-                    tracing::warn!(path = %entry.path().display(), %error, "cannot be removed");
-                }
-            }
+    for path in outlived {
+        match remove_tree(&path) {
+            Ok(()) => reaped += 1,
+            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed"),
         }
     }
     reaped

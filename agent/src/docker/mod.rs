@@ -38,7 +38,7 @@ use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, L
 use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
 use crate::keeping::Needed;
 use crate::keeping::orphans::Orphans;
-use crate::owner::{disown_directory, is_of_here, own_directory, reap_directories};
+use crate::owner::{disown_directory, is_of_here, own_directory};
 use crate::pod::{PodDir, Sees, attempt_key, claims, make_dir};
 use crate::record::Mark;
 pub(crate) use error::Failure;
@@ -353,9 +353,7 @@ impl Backend for DockerBackend {
             let containers = self.remove_containers(label, dead).await?
                 + far::reap_volumes(&self.docker, is_dead).await
                 + self.remove_left_behind().await?;
-            let data_dir = &self.options.data_dir;
-            let directories = PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me);
-            Ok(containers + directories)
+            Ok(containers + PodDir::reap(&self.options.data_dir, me))
         })
     }
 }

@@ -35,7 +35,7 @@ use crate::backend::{Backend, BackendError, BackendOptions, BoxFuture, Cancel, L
 use crate::docker::place_entrypoint;
 use crate::keeping::orphans::Orphans;
 use crate::keeping::{Needed, claims as claims_of};
-use crate::owner::{disown_directory, own_directory, reap_directories};
+use crate::owner::{disown_directory, own_directory};
 use crate::pod::{PodDir, attempt_key, claims, make_dir, remove_tree};
 use crate::record::Mark;
 pub(crate) use freeze::freeze_all;
@@ -258,7 +258,7 @@ impl Backend for HostBackend {
             for root in PodDir::outlived(data_dir, me) {
                 launchers::kill_all(&root).await;
             }
-            Ok(PodDir::reap(data_dir, me) + reap_directories(&self.runs_dir(), me))
+            Ok(PodDir::reap(data_dir, me))
         })
     }
 }

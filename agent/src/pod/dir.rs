@@ -5,6 +5,7 @@
 //! that steps that are not root can write. [`PodDir::remove`] removes both, the one on disk last: it
 //! is the sign that the attempt was here.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -18,8 +19,12 @@ use serde::de::DeserializeOwned;
 use tenon_proto::agent::v1::AttemptId;
 
 use crate::backend::{BackendError, Left};
-use crate::owner::{OWNER_FILE, Owner, reap_directories};
+use crate::owner::{OWNER_FILE, Owner, directories_of, reap_directories};
 
+/// Name of the directory with one directory for each attempt.
+const PODS: &str = "pods";
+/// Name of the directory with one directory for each run.
+const RUNS: &str = "runs";
 /// Name of the file that holds the attempt's identity once it is about to begin.
 const BEGUN: &str = "begun";
 /// Name of the private file with what another process needs in order to go on.
@@ -48,7 +53,7 @@ pub struct PodDir {
 impl PodDir {
     /// The directories of that attempt, there or not.
     pub fn of(data_dir: &Path, key: &str) -> io::Result<PodDir> {
-        let root = data_dir.join("pods").join(key);
+        let root = data_dir.join(PODS).join(key);
         let (private_base, private_in_memory) = private_base(data_dir);
         let private = private_base.join(key);
         let private_is_executable = is_executable(&private_base)?;
@@ -86,16 +91,15 @@ impl PodDir {
         Ok(())
     }
 
-    /// Leaves for another process what it needs in order to go on with the attempt, and says whether
-    /// that could be done. There are values of Secrets in it: without a memory file system nobody can go
-    /// on.
-    pub fn save(&self, what: &impl Serialize) -> io::Result<bool> {
+    /// Leaves for another process what it needs in order to go on with the attempt. There are values of
+    /// Secrets in it: without a memory file system nothing is left, and nobody can go on.
+    pub fn save(&self, what: &impl Serialize) -> io::Result<()> {
         if self.private_in_memory {
             let file = self.private.join(SAVED);
             fs::write(&file, serde_json::to_vec(what)?)?;
             fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         }
-        Ok(self.private_in_memory)
+        Ok(())
     }
 
     /// What an earlier process has saved; none where it is gone, or was never there.
@@ -119,61 +123,43 @@ impl PodDir {
     }
 
     fn runs_of(data_dir: &Path, me: &Owner) -> io::Result<Vec<String>> {
-        let mut runs = Vec::new();
-        for entry in entries(&data_dir.join("runs"))? {
-            let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
-            if owner == me.name() {
-                runs.push(entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        Ok(runs)
+        let mine = directories_of(&data_dir.join(RUNS), |owner| owner == me.name())?;
+        Ok(mine.iter().map(|run| name_of(run)).collect())
     }
 
     fn begun(data_dir: &Path, me: &Owner) -> io::Result<Vec<AttemptId>> {
         let mut begun = Vec::new();
-        for entry in entries(&data_dir.join("pods"))? {
-            let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
-            if owner != me.name() {
-                continue;
-            }
-            match fs::read(entry.path().join(BEGUN)) {
+        for pod in directories_of(&data_dir.join(PODS), |owner| owner == me.name())? {
+            match fs::read(pod.join(BEGUN)) {
                 Ok(bytes) if !bytes.is_empty() => {
                     begun.push(AttemptId::decode(&bytes[..]).map_err(io::Error::other)?);
                 }
-                _ => PodDir::of(data_dir, &entry.file_name().to_string_lossy())?.remove()?,
+                _ => PodDir::of(data_dir, &name_of(&pod))?.remove()?,
             }
         }
         Ok(begun)
     }
 
     /// The keys of all attempts of that owner that have left a directory.
-    pub fn keys(data_dir: &Path, me: &Owner) -> Vec<String> {
-        let (private, _) = private_base(data_dir);
-        let mut keys = Vec::new();
-        for base in [data_dir.join("pods"), private] {
-            for entry in entries(&base).unwrap_or_default() {
-                let owner = fs::read_to_string(entry.path().join(OWNER_FILE)).unwrap_or_default();
-                if owner == me.name() {
-                    keys.push(entry.file_name().to_string_lossy().into_owned());
-                }
-            }
-        }
-        keys.sort();
-        keys.dedup();
-        keys
+    pub fn keys(data_dir: &Path, me: &Owner) -> BTreeSet<String> {
+        let bases = [data_dir.join(PODS), private_base(data_dir).0];
+        let mine = |base: &PathBuf| directories_of(base, |owner| owner == me.name());
+        bases.iter().flat_map(mine).flatten().map(|pod| name_of(&pod)).collect()
     }
 
     /// The directories on disk of attempts that `me` outlives.
     pub fn outlived(data_dir: &Path, me: &Owner) -> Vec<PathBuf> {
-        let pods = entries(&data_dir.join("pods")).unwrap_or_default().into_iter();
-        let owner = |pod: &Path| fs::read_to_string(pod.join(OWNER_FILE)).unwrap_or_default();
-        pods.map(|pod| pod.path()).filter(|pod| me.outlives(&owner(pod))).collect()
+        directories_of(&data_dir.join(PODS), |owner| me.outlives(owner)).unwrap_or_default()
     }
 
-    /// Removes the trees that `me` outlives, and says how many.
+    /// Removes the trees of attempts and runs that `me` outlives, and says how many.
     pub fn reap(data_dir: &Path, me: &Owner) -> usize {
+        let on_disk = [data_dir.join(PODS), data_dir.join(RUNS)];
+        if me.is_agent() {
+            on_disk.iter().for_each(|base| remove_empty(base));
+        }
         let private = private_base(data_dir).0;
-        reap_directories(&data_dir.join("pods"), me) + reap_directories(&private, me)
+        on_disk.iter().chain([&private]).map(|base| reap_directories(base, me)).sum()
     }
 
     /// Makes Tekton's own directories for this many steps.
@@ -300,7 +286,21 @@ impl PodDir {
     }
 }
 
-fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
+fn name_of(dir: &Path) -> String {
+    dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Removes the directories in which nothing is, not even whose they are: who made them, or removed them, was killed at
+/// it. Only for a place where nobody makes any meanwhile.
+fn remove_empty(parent: &Path) {
+    for entry in entries(parent).unwrap_or_default() {
+        // It fails for what is not empty, which is what is meant.
+        let _ = fs::remove_dir(entry.path());
+    }
+}
+
+/// What is in a directory; nothing where there is none.
+pub(crate) fn entries(dir: &Path) -> io::Result<Vec<fs::DirEntry>> {
     match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries?.collect(),
@@ -351,22 +351,34 @@ pub(crate) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 /// Removes a tree that may be absent. Directories that lack the owner's permissions get them. Whose it is goes
 /// last: what a killed process has removed in part is found again.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    if path.join(OWNER_FILE).exists() {
-        for entry in entries(path).unwrap_or_default() {
-            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if is_dir {
-                remove_tree(&entry.path())?;
-            }
-        }
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    match remove_owner_last(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path);
-            fs::remove_dir_all(path)
+            remove_owner_last(path)
         }
         other => other,
     }
+}
+
+fn remove_owner_last(path: &Path) -> io::Result<()> {
+    let is_dir = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir());
+    if is_dir && path.join(OWNER_FILE).is_file() {
+        for entry in entries(path)?.iter().filter(|entry| entry.file_name() != OWNER_FILE) {
+            let remove = match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path()),
+                false => fs::remove_file(entry.path()),
+            };
+            or_absent(remove)?;
+        }
+    }
+    or_absent(fs::remove_dir_all(path))
+}
+
+fn or_absent(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Gives the owner all permissions on every directory of a tree, as far as it can.
@@ -382,5 +394,57 @@ fn open_up(path: &Path) {
         for entry in entries.flatten() {
             open_up(&entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner::own_directory;
+
+    fn tree_of(owner: &Owner) -> tempfile::TempDir {
+        let base = tempfile::tempdir().unwrap();
+        let tree = base.path().join("tree");
+        make_dir(&tree.join("a/b"), 0o700).unwrap();
+        fs::write(tree.join("a/b/file"), "1").unwrap();
+        fs::write(tree.join("z"), "2").unwrap();
+        symlink("/etc", tree.join("link")).unwrap();
+        fs::write(tree.join(OWNER_FILE), owner.name()).unwrap();
+        base
+    }
+
+    #[test]
+    fn whose_a_tree_is_goes_last() {
+        let me = Owner::Process;
+        let base = tree_of(&me);
+        let tree = base.path().join("tree");
+        // What may not change stops it somewhere, as a kill would. Only root can say that of a directory.
+        let attribute = |flag: &str| {
+            let mut chattr = std::process::Command::new("chattr");
+            chattr.arg(flag).arg(tree.join("a/b")).status().is_ok_and(|status| status.success())
+        };
+        if attribute("+i") {
+            let stopped = remove_tree(&tree);
+            let mine = directories_of(base.path(), |owner| owner == me.name());
+            assert!(attribute("-i"));
+            assert!(stopped.is_err());
+            assert_eq!(mine.unwrap(), std::slice::from_ref(&tree), "it is found again");
+        }
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists() && Path::new("/etc/passwd").exists());
+        remove_tree(&tree).unwrap();
+    }
+
+    #[test]
+    fn what_is_empty_is_of_a_killed_agent_only_where_no_other_is() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let agent = Owner::Agent { incarnation: "life".into(), data_dir: "/data".into() };
+        let [empty, full] = ["runs/1", "runs/2"].map(|name| data_dir.path().join(name));
+        make_dir(&empty, 0o700).unwrap();
+        own_directory(&full, &agent).unwrap();
+        PodDir::reap(data_dir.path(), &Owner::Process);
+        assert!(empty.exists(), "another process may be making it");
+        PodDir::reap(data_dir.path(), &agent);
+        assert!(!empty.exists() && full.exists());
     }
 }
