@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenon_proto::agent::v1::{
-    AgentMessage, AttemptId, CoordinatorMessage, EndRun, Ended, Hello, Infra, RunSpec, Stop,
-    Stopped, TaskInvocation, agent_message, coordinator_message, ended,
+    AgentMessage, AttemptId, CoordinatorMessage, EndRun, Hello, Infra, RunSpec, agent_message,
+    coordinator_message, ended,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::AgentOptions;
-use crate::attempt::{self, AttemptSink, Reported, Said};
+use crate::attempt::{self, Reported, Said};
 use crate::backend::{Backend, Cancel, Left};
 use crate::clock::now_ms;
 use crate::ended::EndedAttempts;
@@ -31,6 +31,7 @@ use crate::spool::{Found, Safe, Spool, SpoolError};
 use crate::workspaces::Workspaces;
 
 mod contact;
+mod tasks;
 
 use contact::{Contact, Held};
 
@@ -327,116 +328,6 @@ impl Work {
             None => {}
         }
         Ok(())
-    }
-
-    /// A request to stop an attempt that was not made yet.
-    fn cancel(&self) -> Cancel {
-        Cancel { lease: self.contact.lease.view(), ..Cancel::default() }
-    }
-
-    fn start(&mut self, task: TaskInvocation) {
-        let Some(attempt) = task.attempt.clone() else {
-            return;
-        };
-        // A coordinator that has not yet heard of it, or has forgotten that it sent this, repeats it.
-        let known = self.live.contains_key(&attempt) || self.ended.contains(&attempt);
-        if known || self.stopping {
-            return;
-        }
-        let cancel = self.cancel();
-        self.live.insert(attempt.clone(), cancel.clone());
-        let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
-        let unprepared = || RunSpec { run_id: attempt.run_id.clone(), ..RunSpec::default() };
-        let run = self.runs.entry(attempt.run_id.clone()).or_insert_with(unprepared).clone();
-        let (backend, workspaces) = (self.backend.clone(), self.workspaces.clone());
-        let slots = self.slots.clone();
-        let handle = self.tasks.spawn(async move {
-            attempt::run(&*backend, &workspaces, &slots, &run, &task, &sink, &cancel).await;
-        });
-        self.task_attempts.insert(handle.id(), attempt);
-    }
-
-    fn stop(&mut self, stop: &Stop) {
-        let Some(attempt) = &stop.attempt else {
-            return;
-        };
-        if let Some(cancel) = self.live.get(attempt) {
-            let cancel = cancel.clone();
-            cancel.stop.cancel();
-            let grace = Duration::from_millis(stop.grace_ms);
-            self.tasks.spawn(attempt::kill_after(cancel, grace));
-        } else if !self.ended.contains(attempt) {
-            // It never came, or another process had it: nothing of it runs here.
-            self.ended.insert(attempt);
-            let stopped = attempt::ended(ended::Outcome::Stopped(Stopped {}));
-            self.outgoing.report(attempt.clone(), now_ms(), stopped, None);
-        }
-    }
-
-    fn stop_all(&mut self) {
-        for cancel in self.live.values() {
-            cancel.stop.cancel();
-            self.tasks.spawn(attempt::kill_after(cancel.clone(), SHUTDOWN_GRACE));
-        }
-    }
-
-    /// Nobody is left to wait for an end with grace.
-    fn kill_all(&mut self) {
-        for cancel in self.live.values() {
-            cancel.unwanted.cancel();
-            cancel.stop.cancel();
-            cancel.kill.cancel();
-        }
-    }
-
-    fn task_ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
-        let (id, panicked) = match ended {
-            Ok((id, ())) => (id, false),
-            Err(error) => (error.id(), error.is_panic()),
-        };
-        let Some(attempt) = self.task_attempts.remove(&id) else {
-            return;
-        };
-        self.ended.insert(&attempt);
-        if let Some(cancel) = self.live.remove(&attempt) {
-            // Ends the timer of a stop that is no longer needed.
-            cancel.kill.cancel();
-        }
-        if panicked {
-            let sink = AttemptSink { attempt: attempt.clone(), reports: self.reports.clone() };
-            let backend = self.backend.clone();
-            let outcome = ended::Outcome::Infra(Infra {
-                reason: "infra/agent-fault".to_owned(),
-                message: "the agent failed while it ran this attempt; this is a bug in Tenon"
-                    .to_owned(),
-            });
-            // Behind what the attempt itself has said.
-            self.tasks.spawn(async move {
-                sink.end(Ended { outcome: Some(outcome), ..Ended::default() }).await;
-                backend.forget(&attempt).await;
-            });
-        }
-        self.end_runs();
-    }
-
-    /// Cleans up after the runs that have ended and of which nothing is live any more.
-    fn end_runs(&mut self) {
-        let live = &self.live;
-        let (waiting, ready): (Vec<_>, Vec<_>) = self
-            .ending_runs
-            .drain(..)
-            .partition(|end| live.keys().any(|attempt| attempt.run_id == end.run_id));
-        self.ending_runs = waiting;
-        for EndRun { run_id: run, keep_claims } in ready {
-            self.runs.remove(&run);
-            self.ended.forget_run(&run);
-            let backend = self.backend.clone();
-            self.tasks.spawn(async move {
-                if let Err(error) = backend.cleanup(&run, keep_claims).await {
-                    tracing::warn!(%run, %error, "could not clean up after a run");
-                }
-            });
-        }
     }
 
     fn pass_on(&mut self, said: Said, outbox: Option<&mpsc::Sender<AgentMessage>>) {

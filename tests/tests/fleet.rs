@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where its story breaks")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 
 use serde_json::Value;
 use tenon_tests::fleet::Fleet;
@@ -33,7 +34,7 @@ fn saw(out: &Path, text: &str) -> bool {
 }
 
 /// Waits for the end of a run that was started in the background.
-fn end(child: std::process::Child, out: &Path, code: i32) -> Vec<Value> {
+fn end(child: Child, out: &Path, code: i32) -> Vec<Value> {
     let said = finish(child).expect(code);
     Said { stdout: fs::read_to_string(out).unwrap(), ..said }.events()
 }
@@ -82,6 +83,19 @@ fn assert_counted(events: &[Value]) {
     assert_eq!(kinds(events, "task-end").len(), 1);
     let end = kinds(events, "run-end")[0].to_string();
     assert!(events.iter().any(|event| event.to_string().contains("of the first")), "{end}");
+}
+
+/// A run of [`COUNTING`] that is in the middle of its lines.
+fn start_counting(fleet: &Fleet) -> (Child, PathBuf, KillOnPanic) {
+    let (child, out) = fleet.start_run(COUNTING, &[]);
+    let guard = KillOnPanic(child.id());
+    wait_until("lines", || lines_of(&out) > 200);
+    (child, out, guard)
+}
+
+fn wait_until_frozen(fleet: &Fleet) {
+    wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
+    wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
 }
 
 #[test]
@@ -162,13 +176,10 @@ spec:
 fn steps_are_frozen_while_nobody_answers_and_go_on_after() {
     on_both(|tenon| {
         let mut fleet = Fleet::start_on(tenon, 1, &SHORT);
-        let (child, out) = fleet.start_run(COUNTING, &[]);
-        let _guard = KillOnPanic(child.id());
-        wait_until("lines", || lines_of(&out) > 200);
+        let (child, out, _guard) = start_counting(&fleet);
         // The only coordinator dies for longer than the lease.
         fleet.coordinators[0].kill();
-        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        wait_until_frozen(&fleet);
         let said = fleet.said_by("a1");
         assert!(said.contains("WARN the lease is over"), "{said}");
         // The agent dies too, and comes back to frozen containers: they stay so.
@@ -187,12 +198,9 @@ fn steps_are_frozen_while_nobody_answers_and_go_on_after() {
 fn what_a_dead_agent_ran_is_frozen_by_its_guard() {
     on_both(|tenon| {
         let mut fleet = Fleet::start_on(tenon, 1, &SHORT);
-        let (child, out) = fleet.start_run(COUNTING, &[]);
-        let _guard = KillOnPanic(child.id());
-        wait_until("lines", || lines_of(&out) > 200);
+        let (child, out, _guard) = start_counting(&fleet);
         fleet.agent = None;
-        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        wait_until_frozen(&fleet);
         fleet.agent = Some(fleet.agent("a1"));
         let events = end(child, &out, 0);
         assert_counted(&events);
@@ -203,13 +211,10 @@ fn what_a_dead_agent_ran_is_frozen_by_its_guard() {
 fn a_guard_that_is_killed_is_replaced_although_nobody_answers() {
     on_both(|tenon| {
         let mut fleet = Fleet::start_on(tenon, 1, &SHORT);
-        let (child, out) = fleet.start_run(COUNTING, &[]);
-        let _guard = KillOnPanic(child.id());
-        wait_until("lines", || lines_of(&out) > 200);
+        let (child, out, _guard) = start_counting(&fleet);
         fleet.coordinators[0].kill();
         fleet.kill_guard("a1");
-        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        wait_until_frozen(&fleet);
         fleet.restart(0);
         assert_counted(&end(child, &out, 0));
     });
@@ -241,8 +246,7 @@ spec:
         let _guard = KillOnPanic(child.id());
         wait_until("the step to write", || file.exists());
         fleet.agent = None;
-        wait_until("frozen containers", || !fleet.containers(Some("paused")).is_empty());
-        wait_until("all to be frozen", || fleet.containers(Some("running")).is_empty());
+        wait_until_frozen(&fleet);
         let frozen = fs::metadata(&file).unwrap().len();
         let mut other = fleet.agent("a2");
         end(child, &out, 0);
@@ -258,9 +262,7 @@ fn what_an_agent_ran_that_is_gone_for_good_is_done_by_another_and_killed_where_i
     on_both(|tenon| {
         let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
         let mut fleet = Fleet::start_on(tenon, 1, &args);
-        let (child, out) = fleet.start_run(COUNTING, &[]);
-        let _guard = KillOnPanic(child.id());
-        wait_until("lines", || lines_of(&out) > 200);
+        let (child, out, _guard) = start_counting(&fleet);
         let before = fleet.containers(None);
         fleet.agent = None;
         let mut other = fleet.agent("a2");

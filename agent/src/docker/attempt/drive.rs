@@ -6,26 +6,25 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::EventMessage;
-use bollard::query_parameters::{
-    EventsOptionsBuilder, InspectContainerOptions, StartContainerOptions,
-};
+use bollard::query_parameters::StartContainerOptions;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt as _};
-use tenon_entrypoint::frame::{self, Ended};
 use tenon_entrypoint::relay::Order;
 use tenon_proto::agent::v1::{SidecarStarted, StepStarted, report};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::{Attempt, Owner, labels};
 use crate::clock::now_ms;
-use crate::docker::error::{self, Failure};
-use crate::docker::far::{Link, PATIENCE};
+use crate::docker::error::Failure;
+use crate::docker::far::Link;
 use crate::docker::reach::Exec;
 use crate::docker::site::Site;
 use crate::mask::Masker;
 use crate::probe;
-use crate::record::{self, Fate, Followed, Follower, Mark, Marked, Record};
+use crate::record::{self, Followed, Follower, Mark, Marked, Record};
+
+mod ends;
+mod word;
 
 /// Containers that the daemon is asked to start at a time.
 const STARTS_AT_ONCE: usize = 4;
@@ -33,8 +32,6 @@ const STARTS_AT_ONCE: usize = 4;
 const AHEAD: usize = 64;
 /// A signal that came before the entrypoint could take it is sent again after this.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long after a step's end the daemon may learn that it was out of memory.
-const OOM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is being watched while an attempt runs.
 pub(super) struct Watch<'a> {
@@ -153,20 +150,6 @@ impl<'a> Attempt<'a> {
                 watch.work.push(fetched.map(move |_| Done::Fetched(index)).boxed());
             }
         }
-    }
-
-    /// The daemon's word on this attempt's containers since then.
-    fn events(&self, since_seconds: i64) -> BoxStream<'a, Result<EventMessage, Error>> {
-        let filters = std::collections::HashMap::from([
-            ("type", vec!["container".to_owned()]),
-            ("event", vec!["die".to_owned(), "oom".to_owned()]),
-            ("label", vec![format!("{}={}", labels::KEY, self.key)]),
-        ]);
-        let options = EventsOptionsBuilder::default()
-            .since(&since_seconds.to_string())
-            .filters(&filters)
-            .build();
-        self.backend.docker.events(Some(options)).boxed()
     }
 
     async fn steps(&mut self, watch: &mut Watch<'a>) -> Result<(), Failure> {
@@ -396,173 +379,6 @@ impl<'a> Attempt<'a> {
             }
         }
         Ok(())
-    }
-
-    /// What to say of a container that died without a word.
-    fn death(&self, watch: &Watch<'a>, index: usize, damage: Option<String>) -> Ended {
-        let container = &self.containers[index];
-        if !container.started {
-            return Ended { exit_code: 1, ending: frame::Ending::Cancelled, ..Ended::default() };
-        }
-        let exit_code = container.exit_code.unwrap_or(137);
-        let message = match damage {
-            Some(damage) => format!("the record of the container is damaged: {damage}"),
-            None if watch.killing || watch.stopping_sidecars => String::new(),
-            None => format!("the container died (exit code {exit_code}) before it could say how"),
-        };
-        Ended {
-            exit_code: if exit_code == 0 { 1 } else { exit_code },
-            ending: frame::Ending::Error,
-            message,
-            ..Ended::default()
-        }
-    }
-
-    async fn ended(
-        &mut self,
-        watch: &mut Watch<'a>,
-        index: usize,
-        time_ms: i64,
-        ended: Ended,
-        marked: Marked,
-    ) -> Result<(), Failure> {
-        let fate = self.fate(watch, index, &ended).await;
-        self.containers[index].over = true;
-        let plan = self.plan_of(index);
-        let what = if plan.is_sidecar() {
-            record::sidecar_ended(plan, ended.exit_code, watch.stopping_sidecars, fate)
-        } else {
-            record::step_ended(plan, ended, fate)
-        };
-        self.sink.report(time_ms, what, Some(marked)).await;
-        if self.plan_of(index).is_sidecar() {
-            return self.ready(watch, index);
-        }
-        self.unblock_next(index)
-    }
-
-    /// A step whose container has exited without its post file could not tell the next step, which
-    /// would wait for ever. While the container runs, the entrypoint is about to do it: its last
-    /// frame comes first.
-    fn unblock_next(&self, index: usize) -> Result<(), Failure> {
-        let has_exited = self.containers[index].exit_code.is_some();
-        if let (Some(link), Some(far)) = (&self.link, &self.backend.far) {
-            if has_exited {
-                let path = far.required(&self.dir.run(index))?;
-                link.begin(vec![Order::Unblock { path }]);
-            }
-            return Ok(());
-        }
-        let out = self.dir.run(index).join("out");
-        let out_err = self.dir.run(index).join("out.err");
-        if has_exited && !out.exists() && !out_err.exists() {
-            std::fs::write(out_err, b"")?;
-        }
-        Ok(())
-    }
-
-    async fn fate(&self, watch: &mut Watch<'a>, index: usize, ended: &Ended) -> Fate {
-        let container = &self.containers[index];
-        let mut oom_killed = container.oom_killed;
-        let by_signal = ended.exit_code < 0 || ended.exit_code >= 128;
-        if !oom_killed && by_signal && ended.ending == frame::Ending::Error && !watch.killing {
-            let limited = self.plan_of(index).resources.memory.is_some();
-            oom_killed = self.was_out_of_memory(&container.id, limited).await;
-        }
-        Fate {
-            image_id: container.image.image_id.clone(),
-            container_id: format!("docker://{}", container.id),
-            oom_killed,
-            stopping: watch.stopping,
-        }
-    }
-
-    /// The daemon hears of it from another source than of the end, and sometimes later: where there is
-    /// a limit, it is asked for a while.
-    async fn was_out_of_memory(&self, id: &str, limited: bool) -> bool {
-        let patience = if limited { OOM_PATIENCE } else { Duration::ZERO };
-        let until = Instant::now() + patience;
-        loop {
-            let none = None::<InspectContainerOptions>;
-            let inspected = self.backend.docker.inspect_container(id, none).await;
-            let told = inspected.ok().and_then(|container| container.state?.oom_killed);
-            if told == Some(true) || Instant::now() >= until {
-                return told.unwrap_or(false);
-            }
-            tokio::time::sleep(OOM_PATIENCE / 20).await;
-        }
-    }
-
-    fn take_event(&mut self, watch: &mut Watch<'a>, event: &EventMessage) -> Result<(), Failure> {
-        let Some(actor) = &event.actor else { return Ok(()) };
-        let id = actor.id.as_deref().unwrap_or_default();
-        let Some(index) = self.containers.iter().position(|container| container.id == id) else {
-            return Ok(());
-        };
-        match event.action.as_deref() {
-            Some("oom") => self.containers[index].oom_killed = true,
-            Some("die") => {
-                let attributes = actor.attributes.as_ref();
-                let code = attributes.and_then(|a| a.get("exitCode")?.parse().ok());
-                self.containers[index].exit_code = code.or(Some(1));
-                self.dead(watch, index);
-                if self.containers[index].over && !self.plan_of(index).is_sidecar() {
-                    return self.unblock_next(index);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The event stream broke: either the daemon is gone, or it has to be asked again.
-    async fn look_again(&mut self, watch: &mut Watch<'a>, detail: String) -> Result<(), Failure> {
-        self.until_it_answers(detail).await?;
-        watch.events = self.events(now_ms() / 1000 - 1);
-        // What died meanwhile is not told again.
-        for index in 0..self.containers.len() {
-            let container = &self.containers[index];
-            if !container.started || container.over {
-                continue;
-            }
-            let none = None::<InspectContainerOptions>;
-            match self.backend.docker.inspect_container(&container.id, none).await {
-                Ok(inspected) => {
-                    let state = inspected.state.unwrap_or_default();
-                    if state.running == Some(false) {
-                        let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
-                        self.containers[index].exit_code = code;
-                        self.dead(watch, index);
-                    }
-                }
-                Err(error) if error::status(&error) == Some(404) => self.dead(watch, index),
-                Err(error) => return Err(Failure::gone(&error)),
-            }
-        }
-        // What was said meanwhile was not heard.
-        if watch.killing || watch.stopping {
-            let signal = if watch.killing { "SIGKILL" } else { "SIGTERM" };
-            self.signal(&self.running(false), signal).await;
-        }
-        Ok(())
-    }
-
-    /// A daemon on this machine is there or gone; the way to another one is given some time.
-    async fn until_it_answers(&self, mut detail: String) -> Result<(), Failure> {
-        let patience = if self.link.is_some() { PATIENCE } else { Duration::ZERO };
-        let until = Instant::now() + patience;
-        loop {
-            let ping = self.backend.docker.ping();
-            match tokio::time::timeout(Duration::from_secs(5), ping).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => detail = error.to_string(),
-                Err(_) => {}
-            }
-            if Instant::now() >= until {
-                return Err(Failure::gone(&detail));
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
     }
 }
 

@@ -8,6 +8,7 @@ mod events;
 mod openapi;
 mod parameters;
 mod probes;
+mod queries;
 mod runs;
 mod table;
 mod trust;

@@ -3,7 +3,7 @@
 use axum::extract::Query;
 use axum::http::Uri;
 
-use super::table::Parameter;
+use super::queries::Parameter;
 use crate::intake::did_you_mean;
 use crate::server::fault::{Fault, Result};
 

@@ -11,23 +11,12 @@ use tenon_proto::control::v1::{
     SubmitResponse, TransferRequest, WhoAmIResponse,
 };
 
+use super::queries::{AUDIT, DRAIN, EVENTS, EVENTS_OF_RUN, LIST, Parameter, REMOVE_MEMBER, SUBMIT};
 use super::{Call, Handler, agents, cluster, events, probes, runs, trust};
 use crate::server::fault::Result;
 
 /// Makes the schema of a type.
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
-
-/// One parameter of a query.
-pub struct Parameter {
-    /// As it is written.
-    pub name: &'static str,
-    /// What it means.
-    pub about: &'static str,
-    /// JSON Schema's type.
-    pub kind: &'static str,
-    /// It may come several times.
-    pub many: bool,
-}
 
 /// What comes back.
 pub enum Answer {
@@ -76,79 +65,6 @@ macro_rules! handler {
         handle
     }};
 }
-
-const fn text(name: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind: "string", many: false }
-}
-
-const fn texts(name: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind: "string", many: true }
-}
-
-const fn number(name: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind: "integer", many: false }
-}
-
-const fn flag(name: &'static str, about: &'static str) -> Parameter {
-    Parameter { name, about, kind: "boolean", many: false }
-}
-
-const AUDIT: &[Parameter] = &[
-    text("since", "Only entries at or after this time (RFC 3339)"),
-    text("until", "Only entries before this time (RFC 3339)"),
-    text("who", "Only those whose caller's name holds this"),
-    text("what", "Only those whose method or object holds this"),
-    flag("refused", "Only what was refused or failed"),
-    number("limit", "At most so many, the newest: 1000 if not given, 10000 at most"),
-    flag("local", "Only what the answering node has"),
-];
-
-const SUBMIT: &[Parameter] = &[
-    number("run", "Which run object of the manifest, counted from 0; with a YAML body only"),
-    text("pipeline", "Run this Pipeline; with a YAML body only"),
-    text("task", "Run this Task; with a YAML body only"),
-    texts("param", "NAME=VALUE; with a YAML body only"),
-    texts("workspace", "NAME=SOURCE; with a YAML body only"),
-    text("namespace", "Namespace of objects that name none; with a YAML body only"),
-    text("timeout", "How long the run may take; with a YAML body only"),
-    number("parallel", "At most so many tasks at a time; with a YAML body only"),
-    texts("featureFlag", "NAME=VALUE; with a YAML body only"),
-];
-
-const LIST: &[Parameter] = &[
-    text("namespace", "Only this namespace"),
-    texts("status", "Only these statuses, also separated by commas"),
-    text("kind", "PipelineRun or TaskRun"),
-    text("name", "Only runs whose name holds this"),
-    text("pipeline", "Only runs whose Pipeline's (Task's) name holds this"),
-    text("labels", "key=value, key!=value, key or !key, separated by commas"),
-    text("since", "Only runs accepted at or after this time (RFC 3339)"),
-    text("until", "Only runs accepted before this time (RFC 3339)"),
-    text("idPrefix", "Only runs whose id begins like this"),
-    number("pageSize", "At most so many: 100 if not given, 1000 at most"),
-    text("pageToken", "nextPageToken of the page before, with the same filters"),
-];
-
-const EVENTS: &[Parameter] = &[
-    number("since", "Only events with a greater seq; the header Last-Event-ID goes before"),
-    flag("follow", "Go on with what comes; so by default with Server-Sent Events"),
-    text("format", "ndjson or sse; the header Accept says it too"),
-    text("run", "Only this run"),
-    text("namespace", "Only this namespace"),
-    texts("kind", "Only these kinds, also separated by commas"),
-    texts("task", "Only these tasks"),
-    texts("step", "Only these steps or sidecars"),
-];
-
-const EVENTS_OF_RUN: &[Parameter] = &[
-    number("since", "Only events with a greater seq; the header Last-Event-ID goes before"),
-    flag("follow", "Go on until run-end; so by default with Server-Sent Events"),
-    text("format", "ndjson or sse; the header Accept says it too"),
-    text("namespace", "Only this namespace"),
-    texts("kind", "Only these kinds, also separated by commas"),
-    texts("task", "Only these tasks"),
-    texts("step", "Only these steps or sidecars"),
-];
 
 const STREAM: Answer = Answer::Other(&["application/x-ndjson", "text/event-stream"]);
 
@@ -313,10 +229,7 @@ pub const ROUTES: &[Route] = &[
         id: "drainAgent",
         rights: "tenon.control.v1.Fleet/DrainAgent",
         about: "Gives an agent no new work; what it still runs at the deadline runs again elsewhere",
-        parameters: &[text(
-            "deadline",
-            "How long what it runs may still take, such as 10m; as long as it takes if not given",
-        )],
+        parameters: DRAIN,
         answer: Answer::Json(schema::<Agent>),
         handler: handler!(agents::drain),
         ..POST
@@ -366,10 +279,7 @@ pub const ROUTES: &[Route] = &[
         id: "clusterRemove",
         rights: "tenon.control.v1.Cluster/Remove",
         about: "Removes a member, by its id or name",
-        parameters: &[flag(
-            "force",
-            "Remove it although the rest would have no majority of nodes that answer",
-        )],
+        parameters: REMOVE_MEMBER,
         answer: Answer::Json(schema::<ClusterStatus>),
         handler: handler!(cluster::remove),
         ..GET
