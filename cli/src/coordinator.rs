@@ -15,7 +15,7 @@ use tenon_coordinator::server::{
 };
 use tenon_coordinator::{Handle, Node, NodeOptions, PersistPoints, node};
 use tenon_engine::plan::Packing;
-use tenon_reporter::spans::{self, Exporter};
+use tenon_reporter::spans::{Destination, ExportError, Exporter};
 use tenon_trust::SharedIdentity;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -190,10 +190,7 @@ async fn run(
         terminal::note("this node belongs to no cluster yet: `tenon cluster init` makes one");
     }
     let mut tasks = JoinSet::new();
-    if let Some(endpoint) = args.otlp_endpoint.clone().or_else(spans::endpoint) {
-        let exporter = Exporter::new(&endpoint).map_err(|error| {
-            Failure::new(Exit::Usage, error).hint("for example --otlp-endpoint http://HOST:4317")
-        })?;
+    if let Some(exporter) = exporter(args.otlp_endpoint.as_deref())? {
         tasks.spawn(handle.clone().export_traces(exporter));
     }
     let shutdown = CancellationToken::new();
@@ -236,6 +233,15 @@ async fn run(
 }
 
 /// Becomes a member, if the node has joined and is none yet; then keeps the certificate new, for ever.
+/// What sends traces, if they are to be sent.
+fn exporter(address: Option<&str>) -> Result<Option<Exporter>, Failure> {
+    let failed = |error: ExportError| {
+        Failure::new(Exit::Usage, error).hint("for example --otlp-endpoint http://HOST:4317")
+    };
+    let destination = Destination::find(address).map_err(failed)?;
+    destination.as_ref().map(Exporter::new).transpose().map_err(failed)
+}
+
 async fn background(plan: &Plan<'_>, handle: &Handle, own: Option<SharedIdentity>, url: &str) {
     let Some(own) = own else { return std::future::pending().await };
     if handle.member().is_none()

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -12,9 +15,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message as _;
 use tenon_tests::fleet::Fleet;
 use tenon_tests::{Tenon, wait_until};
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -38,9 +43,12 @@ spec:
             test $(context.task.retry-count) = 1
 ";
 
-/// What OTLP clients sent, by span id.
+/// What OTLP clients sent, by span id, and by which ways.
 #[derive(Clone, Default)]
-struct Received(Arc<Mutex<BTreeMap<String, Span>>>);
+struct Received {
+    spans: Arc<Mutex<BTreeMap<String, Span>>>,
+    ways: Arc<Mutex<BTreeSet<&'static str>>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Received {
@@ -48,32 +56,43 @@ impl TraceService for Received {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut spans = self.0.lock().unwrap();
-        let resources = request.into_inner().resource_spans.into_iter();
-        let scopes = resources.flat_map(|resource| resource.scope_spans);
-        for span in scopes.flat_map(|scope| scope.spans) {
-            spans.insert(hex(&span.span_id), span);
-        }
+        self.take("gRPC", request.into_inner());
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
 impl Received {
-    /// Listens on a free port of this machine.
+    fn take(&self, way: &'static str, request: ExportTraceServiceRequest) {
+        self.ways.lock().unwrap().insert(way);
+        let mut spans = self.spans.lock().unwrap();
+        let resources = request.resource_spans.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        for span in scopes.flat_map(|scope| scope.spans) {
+            spans.insert(hex(&span.span_id), span);
+        }
+    }
+
+    /// Listens on a free port of this machine, for OTLP over gRPC, and over HTTP below `/otlp`.
     fn listen() -> (Received, String, tokio::runtime::Runtime) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let received = Received::default();
         let service = TraceServiceServer::new(received.clone());
-        let router = tonic::transport::Server::builder().add_service(service);
-        runtime.spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        let service = service.accept_compressed(CompressionEncoding::Gzip);
+        let over_http = |State(received): State<Received>, body: Bytes| async move {
+            received.take("HTTP", ExportTraceServiceRequest::decode(body).unwrap());
+        };
+        let router = Routes::new(service).into_axum_router();
+        let http = axum::Router::new().route("/otlp/v1/traces", post(over_http));
+        let router = router.merge(http.with_state(received.clone()));
+        runtime.spawn(axum::serve(listener, router).into_future());
         (received, url, runtime)
     }
 
     /// `parent name` of each span, the parent by its name; the uppermost spans' parents by their ids.
     fn tree(&self) -> Vec<String> {
-        let spans = self.0.lock().unwrap();
+        let spans = self.spans.lock().unwrap();
         let mut tree: Vec<String> = spans
             .values()
             .map(|span| {
@@ -88,7 +107,7 @@ impl Received {
 
     fn traces(&self) -> Vec<String> {
         let mut traces: Vec<String> =
-            self.0.lock().unwrap().values().map(|span| hex(&span.trace_id)).collect();
+            self.spans.lock().unwrap().values().map(|span| hex(&span.trace_id)).collect();
         traces.dedup();
         traces
     }
@@ -112,6 +131,7 @@ fn a_run_of_this_machine_is_one_trace_below_whoever_started_it() {
     let (received, url, _runtime) = Received::listen();
     let tenon = Tenon::host()
         .with_env("OTEL_EXPORTER_OTLP_ENDPOINT", &url)
+        .with_env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
         .with_env("TRACEPARENT", &format!("00-{TRACE}-{PARENT}-01"));
     let said = tenon.run(PIPELINE, &["-o", "json"]).expect(0);
     assert_eq!(received.tree(), TREE, "{}", said.stderr);
@@ -120,12 +140,23 @@ fn a_run_of_this_machine_is_one_trace_below_whoever_started_it() {
     // A step knows the span that it is in.
     let events = said.events();
     let logs = events.iter().filter(|event| event["kind"] == "step-log");
-    let spans = received.0.lock().unwrap();
+    let spans = received.spans.lock().unwrap();
     for log in logs {
         let id = log["spanId"].as_str().unwrap();
         assert_eq!(log["line"], format!("parent=00-{TRACE}-{id}-01"));
         assert!(spans.contains_key(id), "{log}");
     }
+}
+
+#[test]
+fn a_trace_goes_over_http_where_the_environment_says_so() {
+    let (received, url, _runtime) = Received::listen();
+    let tenon = Tenon::host()
+        .with_env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        .with_env("TRACEPARENT", &format!("00-{TRACE}-{PARENT}-01"));
+    let said = tenon.run(PIPELINE, &["--otlp-endpoint", &format!("{url}/otlp")]).expect(0);
+    assert_eq!(received.tree(), TREE, "{}", said.stderr);
+    assert_eq!(*received.ways.lock().unwrap(), BTreeSet::from(["HTTP"]));
 }
 
 #[test]
@@ -161,14 +192,21 @@ fn whoever_leads_goes_on_with_the_trace() {
 #[ignore = "needs a backend: `cargo xtask traces-backend` starts one"]
 fn a_real_backend_has_the_whole_trace() {
     let variable = |name| std::env::var(name).expect("`cargo xtask traces-backend` sets it");
-    let (otlp, phoenix) = (variable("TENON_OTLP"), variable("TENON_PHOENIX"));
-    let said = Tenon::host().run(PIPELINE, &["-o", "json", "--otlp-endpoint", &otlp]).expect(0);
+    let phoenix = variable("TENON_PHOENIX");
+    look_into(&phoenix, &Tenon::host(), &variable("TENON_OTLP"));
+    let over_http = Tenon::host().with_env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    look_into(&phoenix, &over_http, &format!("http://{phoenix}"));
+}
+
+/// Runs the pipeline, has its trace sent, and asks the backend for it.
+fn look_into(phoenix: &str, tenon: &Tenon, otlp: &str) {
+    let said = tenon.run(PIPELINE, &["-o", "json", "--otlp-endpoint", otlp]).expect(0);
     let events = said.events();
     let trace = events[0]["traceId"].as_str().unwrap().to_owned();
     let mut tree = Vec::new();
     wait_until("the trace in the backend", || {
         let path = format!("/v1/projects/default/spans?limit=1000&trace_id={trace}");
-        let answer = tenon_tests::http_get(&phoenix, &path).unwrap_or_default();
+        let answer = tenon_tests::http_get(phoenix, &path).unwrap_or_default();
         let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
         let spans = answer["data"].as_array().cloned().unwrap_or_default();
         let of_it = spans.iter().filter(|span| span["context"]["trace_id"] == *trace);
@@ -204,7 +242,7 @@ fn a_real_backend_has_the_whole_trace() {
     );
     // Events and spans are joined by these.
     let path = format!("/v1/projects/default/spans?limit=1000&trace_id={trace}");
-    let spans = tenon_tests::http_get(&phoenix, &path).unwrap();
+    let spans = tenon_tests::http_get(phoenix, &path).unwrap();
     for event in events.iter().filter(|event| event["kind"] == "step-end") {
         assert!(spans.contains(event["spanId"].as_str().unwrap()), "{event}");
     }

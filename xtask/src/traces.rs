@@ -1,6 +1,6 @@
 //! `cargo xtask traces-backend`: traces in a real backend. Arize Phoenix, which is a package of Python's,
-//! takes OTLP over gRPC and is asked over HTTP for what it has taken. It is large, so this is no part of
-//! `cargo xtask test`.
+//! takes OTLP over gRPC and over HTTP, and is asked for what it has taken. It is large, so this is no part
+//! of `cargo xtask test`.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

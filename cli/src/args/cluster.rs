@@ -109,7 +109,8 @@ pub struct CoordinatorArgs {
     #[arg(long, hide = true, value_name = "KIB", value_parser = clap::value_parser!(u64).range(4..))]
     pub log_segment_kib: Option<u64>,
 
-    /// Send traces of runs there, by OTLP over gRPC, e.g. http://HOST:4317
+    /// Send traces of runs there, by OTLP: http://HOST:4317, or with
+    /// OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf http://HOST:4318
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else nowhere]
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,

@@ -59,7 +59,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub parallel: Option<u32>,
 
-    /// Send the run's trace there when it is over, by OTLP over gRPC, e.g. http://HOST:4317
+    /// Send the run's trace there when it is over, by OTLP: http://HOST:4317, or with
+    /// OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf http://HOST:4318
     /// [default: OTEL_EXPORTER_OTLP_ENDPOINT, else nowhere]
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<String>,

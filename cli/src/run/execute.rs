@@ -13,7 +13,6 @@ use tenon_coordinator::{AgentLink, Finished, Local, LocalOptions, RunHandle, obj
 use tenon_engine::RunId;
 use tenon_engine::command::{CancelMode, RunObject};
 use tenon_reporter::follow::Finish;
-use tenon_reporter::spans;
 use tenon_tekton::pod::Demand;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -159,9 +158,7 @@ impl Session<'_> {
             }
         };
         let closed = shown.finish()? == Finish::Closed;
-        if let Some(endpoint) = args.otlp_endpoint.clone().or_else(spans::endpoint) {
-            traces::send(&endpoint, &self.settings.state_dir, run_id).await;
-        }
+        traces::send(args.otlp_endpoint.as_deref(), &self.settings.state_dir, run_id).await;
         held_back.extend(std::iter::from_fn(|| self.local.note_now()));
         held_back.into_iter().for_each(|note| self.tell(note));
         self.report(&finished, closed)

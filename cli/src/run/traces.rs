@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tenon_engine::RunId;
 use tenon_reporter::history::Next;
-use tenon_reporter::spans::{self, Exporter, Span};
+use tenon_reporter::spans::{self, Destination, Exporter, Span};
 
 use super::store;
 use crate::terminal;
@@ -15,10 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Spans in one message.
 const BATCH: usize = 512;
 
-/// Sends the spans of a run; a failure is told and changes nothing.
-pub async fn send(endpoint: &str, state_dir: &Path, run: RunId) {
+/// Sends the spans of a run to this address, or where the environment says; a failure is told and changes nothing.
+pub async fn send(address: Option<&str>, state_dir: &Path, run: RunId) {
     let sent = async {
-        let exporter = Exporter::new(endpoint).map_err(|error| error.to_string())?;
+        let destination = Destination::find(address).map_err(|error| error.to_string())?;
+        let Some(destination) = destination else { return Ok(()) };
+        let exporter = Exporter::new(&destination).map_err(|error| error.to_string())?;
         let spans = spans_of(state_dir, run).map_err(|error| error.to_string())?;
         for batch in spans.chunks(BATCH) {
             exporter.export(batch.to_vec()).await.map_err(|error| error.to_string())?;
@@ -28,7 +30,7 @@ pub async fn send(endpoint: &str, state_dir: &Path, run: RunId) {
     let why = match tokio::time::timeout(PATIENCE, sent).await {
         Ok(Ok(())) => return,
         Ok(Err(why)) => why,
-        Err(_) => format!("{endpoint} did not take them in {} s", PATIENCE.as_secs()),
+        Err(_) => format!("the backend did not take them in {} s", PATIENCE.as_secs()),
     };
     terminal::note(&format!("the trace of run {run} is not complete: {why}"));
 }

@@ -1,4 +1,4 @@
-//! Sends spans to an OpenTelemetry backend by OTLP over gRPC.
+//! Sends spans to an OpenTelemetry backend.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -11,6 +11,7 @@ use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 
+use super::destination::{Destination, Protocol};
 use super::{Span, Value};
 
 /// How long one attempt to send may take.
@@ -26,15 +27,10 @@ pub struct ExportError {
     pub why: String,
 }
 
-/// Where the environment says that traces go, as OpenTelemetry's specification has it.
-/// `None` where it names no place, or turns the SDK off.
-pub fn endpoint() -> Option<String> {
-    let variable = |name| std::env::var(name).ok().filter(|text: &String| !text.is_empty());
-    if variable("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true")) {
-        return None;
+impl ExportError {
+    pub(super) fn new(endpoint: &str, why: String) -> ExportError {
+        ExportError { endpoint: endpoint.to_owned(), why }
     }
-    variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-        .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"))
 }
 
 /// Sends spans to one backend.
@@ -46,17 +42,22 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Sends to the gRPC `endpoint`, `http://HOST:4317` or `https://…`. Headers, compression and
-    /// certificates come from OpenTelemetry's own environment variables. Connects when it first sends;
-    /// must be made inside a Tokio runtime.
-    pub fn new(endpoint: &str) -> Result<Exporter, ExportError> {
-        let failed = |why: String| ExportError { endpoint: endpoint.to_owned(), why };
-        let built = SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint)
-            .with_timeout(TIMEOUT)
-            .build();
-        let mut inner = built.map_err(|error| failed(error.to_string()))?;
+    /// Sends to this backend. Headers, compression and certificates come from OpenTelemetry's own environment
+    /// variables. Connects when it first sends; must be made inside a Tokio runtime.
+    pub fn new(destination: &Destination) -> Result<Exporter, ExportError> {
+        let Destination { url, protocol } = destination;
+        let builder = SpanExporter::builder();
+        let built = match protocol {
+            Protocol::Grpc => builder.with_tonic().with_endpoint(url).with_timeout(TIMEOUT).build(),
+            Protocol::Http => {
+                // reqwest comes without cryptography of its own; it does no harm if somebody else was first.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                let http =
+                    builder.with_http().with_protocol(opentelemetry_otlp::Protocol::HttpBinary);
+                http.with_endpoint(url).with_timeout(TIMEOUT).build()
+            }
+        };
+        let mut inner = built.map_err(|error| ExportError::new(url, error.to_string()))?;
         let version = env!("CARGO_PKG_VERSION");
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -65,16 +66,14 @@ impl Exporter {
         let resource = resource.with_attribute(KeyValue::new("service.version", version));
         inner.set_resource(&resource.build());
         let scope = InstrumentationScope::builder("tenon").with_version(version).build();
-        Ok(Exporter { endpoint: endpoint.to_owned(), inner, scope })
+        Ok(Exporter { endpoint: url.clone(), inner, scope })
     }
 
     /// Sends spans, and waits until the backend has taken them.
     pub async fn export(&self, spans: Vec<Span>) -> Result<(), ExportError> {
         let batch = spans.into_iter().filter_map(|span| self.data(span)).collect();
-        self.inner.export(batch).await.map_err(|error| ExportError {
-            endpoint: self.endpoint.clone(),
-            why: error.to_string(),
-        })
+        let sent = self.inner.export(batch).await;
+        sent.map_err(|error| ExportError::new(&self.endpoint, error.to_string()))
     }
 
     /// A span as the SDK has it; `None` if its ids are none.

@@ -5,12 +5,14 @@
 //! with the same ids, also after a failover. Names of attributes are those of OpenTelemetry's semantic
 //! conventions for CI/CD where they have one.
 
+mod destination;
 mod export;
 
 use tenon_engine::event::Status;
 use tenon_engine::{AttemptId, Event, Kind, Time};
 
-pub use export::{ExportError, Exporter, endpoint};
+pub use destination::Destination;
+pub use export::{ExportError, Exporter};
 
 /// One span.
 #[derive(Clone, Debug, PartialEq)]
