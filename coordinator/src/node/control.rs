@@ -383,7 +383,7 @@ impl ControlPlane for Handle {
         match self.request(request, as_time(deadline)).await? {
             Reply::Done { index } => Ok(ProbeResponse {
                 index,
-                term: member.standing.raft().term,
+                term: member.standing.term(),
                 micros: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
             }),
             other => Err(Fault::internal(format!("a probe gave {other:?}"))),

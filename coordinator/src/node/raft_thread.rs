@@ -121,6 +121,8 @@ impl RaftThread {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
+            // Whoever has more and waits for a processor comes first, so that it is taken together.
+            std::thread::yield_now();
             let now = Instant::now();
             let ticks = now >= next_tick;
             if ticks {

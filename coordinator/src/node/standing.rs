@@ -71,6 +71,11 @@ impl Standing {
         self.raft.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.raft.lock().unwrap_or_else(PoisonError::into_inner).term
+    }
+
     /// What is behind the log.
     pub fn state(&self) -> StateView {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::StreamExt;
 use tonic::transport::server::{Connected, TcpIncoming};
 
+use super::turn::Turn;
 use crate::server::Limits;
 use crate::server::audit::Audit;
 use crate::server::fault::{Fault, Result};
@@ -157,7 +158,10 @@ async fn shake(
         io::Result::Ok(())
     };
     match timeout(limits.handshake, begin).await {
-        Ok(Ok(())) => Ok(Io { stream, begun: begun.freeze(), connection, _permit: permit }),
+        Ok(Ok(())) => {
+            let (begun, turn) = (begun.freeze(), Turn::default());
+            Ok(Io { stream, begun, turn, connection, _permit: permit })
+        }
         Ok(Err(_)) => Err(None),
         Err(_) => Err(late("the first request")),
     }
@@ -167,6 +171,7 @@ async fn shake(
 pub struct Io {
     stream: Stream,
     begun: Bytes,
+    turn: Turn,
     connection: Connection,
     /// Room for another connection when this one is closed.
     _permit: OwnedSemaphorePermit,
@@ -217,6 +222,7 @@ impl AsyncRead for Io {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.turn.reads();
         if self.begun.is_empty() {
             return Pin::new(&mut self.stream).poll_read(context, buffer);
         }
@@ -233,7 +239,9 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(&mut self.get_mut().stream, it => it.poll_write(context, bytes))
+        let it = self.get_mut();
+        ready!(it.turn.writes(context));
+        either!(&mut it.stream, it => it.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -241,7 +249,9 @@ impl AsyncWrite for Io {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(&mut self.get_mut().stream, it => it.poll_write_vectored(context, slices))
+        let it = self.get_mut();
+        ready!(it.turn.writes(context));
+        either!(&mut it.stream, it => it.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,6 +7,7 @@
 
 mod caller;
 pub mod listen;
+mod turn;
 mod watched;
 
 use std::sync::Arc;
