@@ -7,11 +7,11 @@ use std::time::Instant;
 use tokio::time::sleep;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::Result;
 use crate::cluster::PATIENCE;
+use crate::lean::Lean;
 use crate::process::{Process, free_ports};
 use crate::setting::Setting;
 
@@ -54,9 +54,9 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts it and waits for its leader; `None` where etcd is not installed.
-    pub async fn start(setting: &Setting) -> Result<Option<Etcd>> {
-        let Some(program) = program() else { return Ok(None) };
+    /// Starts it, and waits for its leader.
+    pub async fn start(setting: &Setting) -> Result<Etcd> {
+        let program = program().ok_or("etcd is not installed")?;
         let ports = free_ports(6)?;
         let (clients, peers) = ports.split_at(3);
         let members: Vec<String> =
@@ -78,7 +78,7 @@ impl Etcd {
         }
         let etcd = Etcd { nodes };
         etcd.leader().await?;
-        Ok(Some(etcd))
+        Ok(etcd)
     }
 
     /// Where the leader's clients connect.
@@ -97,40 +97,35 @@ impl Etcd {
     }
 }
 
+/// Whether it can be started.
+pub fn is_installed() -> bool {
+    program().is_some()
+}
+
 fn program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|it| it.is_file())
 }
 
-/// Connects as our own client does.
-pub async fn connect(url: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
-    let endpoint = endpoint
-        .tcp_nodelay(true)
-        .initial_stream_window_size(2 << 20)
-        .initial_connection_window_size(8 << 20);
-    endpoint.connect().await.map_err(|error| format!("connect to {url}: {error}"))
-}
-
 async fn leads(url: &str) -> Result<bool> {
     let path = PathAndQuery::from_static("/etcdserverpb.Maintenance/Status");
-    let answer: StatusResponse = call(connect(url).await?, path, StatusRequest {}).await?;
+    let answer: StatusResponse = call(&Lean::connect(url).await?, path, StatusRequest {}).await?;
     Ok(answer.leader != 0 && answer.header.is_some_and(|header| header.member_id == answer.leader))
 }
 
 /// Stores a value, which etcd agrees on and makes durable before it answers.
-pub async fn put(channel: Channel, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+pub async fn put(connection: &Lean, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
     let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
-    let answer: PutResponse = call(channel, path, PutRequest { key, value }).await?;
+    let answer: PutResponse = call(connection, path, PutRequest { key, value }).await?;
     answer.header.map(|_| ()).ok_or("etcd answered without a header".to_owned())
 }
 
-async fn call<Q, A>(channel: Channel, path: PathAndQuery, question: Q) -> Result<A>
+async fn call<Q, A>(connection: &Lean, path: PathAndQuery, question: Q) -> Result<A>
 where
     Q: prost::Message + Send + Sync + 'static,
     A: prost::Message + Default + Send + Sync + 'static,
 {
-    let mut client = Grpc::new(channel);
+    let mut client = Grpc::with_origin(connection.clone(), connection.origin());
     client.ready().await.map_err(|error| error.to_string())?;
     let request = tonic::Request::new(question);
     let codec: ProstCodec<Q, A> = ProstCodec::default();

@@ -15,6 +15,7 @@ mod followers;
 mod footprint;
 mod journal;
 mod latency;
+mod lean;
 mod lines;
 mod load;
 mod process;
@@ -28,11 +29,16 @@ mod watch;
 use std::process::ExitCode;
 
 use figure::Figure;
+use mimalloc::MiMalloc;
 use setting::Setting;
+
+/// The clients are to cost little, beside the nodes.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What went wrong, for people.
 type Failure = String;
-type Result<T> = std::result::Result<T, Failure>;
+type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// What can be measured, in the order in which it is, by suite.
 const SUITES: [(&str, &[&str]); 2] = [

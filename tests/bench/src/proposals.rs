@@ -1,22 +1,24 @@
-//! How many entries a second three nodes agree on, beside etcd: the same payload, as many clients,
-//! the same disk, in turn. Ours is `Cluster.Probe`, theirs `KV.Put`; both over gRPC to the leader,
+//! How many entries a second three nodes agree on, beside etcd: the same payload, the same clients,
+//! the same disk, one after the other. Ours is `Cluster.Probe`, theirs `KV.Put`; both over gRPC to the leader,
 //! both answered when a majority has the entry on its disk and the leader has applied it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use tenon_proto::control::v1::ProbeRequest;
 use tenon_proto::control::v1::cluster_client::ClusterClient;
-use tokio::task::JoinSet;
-use tonic::transport::Channel;
+use tokio::task::{JoinSet, LocalSet};
 
 use crate::cluster::Cluster;
 use crate::etcd::{self, Etcd};
 use crate::figure::{Figure, Goal, median};
+use crate::lean::Lean;
 use crate::setting::Setting;
 use crate::{Failure, Result};
 
+/// How many clients ask at a time.
+const CLIENTS: [usize; 2] = [64, 256];
 /// Bytes of each entry.
 const PAYLOAD: usize = 256;
 /// Connections that the clients share.
@@ -25,41 +27,50 @@ const CONNECTIONS: usize = 8;
 const KEYS: u64 = 10_000;
 
 pub async fn measure(setting: &Setting) -> Result<Vec<Figure>> {
-    let etcd = Etcd::start(setting).await?;
-    if etcd.is_none() {
-        eprintln!("etcd is not installed (Debian: etcd-server): no rival");
-    }
+    // One after the other, and what one has written is on the disk before the next begins: neither has to bear what the
+    // other does when it is idle, or has left to be done.
     let cluster = Cluster::start(setting, "proposals", 3).await?;
+    let ours = rates(setting, &cluster.url(cluster.leader().await?), Kind::Probe).await?;
+    drop(cluster);
+    written();
+    let theirs = match etcd::is_installed() {
+        true => {
+            let etcd = Etcd::start(setting).await?;
+            Some(rates(setting, &etcd.leader().await?, Kind::Put).await?)
+        }
+        false => {
+            eprintln!("etcd is not installed (Debian: etcd-server): no rival");
+            None
+        }
+    };
+    written();
     let mut figures = Vec::new();
-    for clients in [64, 256] {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 0..setting.count(3, 1) as u64 {
-            let leader = cluster.leader().await?;
-            let mut channels = Vec::new();
-            for _ in 0..CONNECTIONS {
-                channels.push(cluster.connect(leader).await?);
-            }
-            ours.push(rate(setting, &channels, clients, round, Kind::Probe).await?);
-            let Some(etcd) = &etcd else { continue };
-            let leader = etcd.leader().await?;
-            let mut channels = Vec::new();
-            for _ in 0..CONNECTIONS {
-                channels.push(etcd::connect(&leader).await?);
-            }
-            theirs.push(rate(setting, &channels, clients, round, Kind::Put).await?);
-        }
-        let ours = median(ours);
+    for (number, clients) in CLIENTS.into_iter().enumerate() {
         let name = format!("proposals of {PAYLOAD} bytes through 3 nodes, {clients} clients");
-        if theirs.is_empty() {
-            figures.push(Figure::new(name, ours, "/s", Goal::None));
+        let figure = Figure::new(name, ours[number], "/s", Goal::None);
+        let Some(theirs) = &theirs else {
+            figures.push(figure);
             continue;
-        }
-        let theirs = median(theirs);
-        figures.push(Figure::new(name, ours, "/s", Goal::None).beside("etcd", theirs));
+        };
+        figures.push(figure.beside("etcd", theirs[number]));
         let name = format!("the same, relative to etcd, {clients} clients");
-        figures.push(Figure::new(name, ours / theirs, "×", Goal::AtLeast(2.0)).beside("etcd", 1.0));
+        let relative = ours[number] / theirs[number];
+        figures.push(Figure::new(name, relative, "×", Goal::AtLeast(2.0)).beside("etcd", 1.0));
     }
     Ok(figures)
+}
+
+/// The rate of each number of clients, in the middle of some rounds.
+async fn rates(setting: &Setting, url: &str, kind: Kind) -> Result<Vec<f64>> {
+    let mut rates = Vec::new();
+    for clients in CLIENTS {
+        let mut rounds = Vec::new();
+        for round in 0..setting.count(3, 1) as u64 {
+            rounds.push(rate(setting, url, clients, round, kind).await?);
+        }
+        rates.push(median(rounds));
+    }
+    Ok(rates)
 }
 
 #[derive(Clone, Copy)]
@@ -68,54 +79,75 @@ enum Kind {
     Put,
 }
 
-/// Entries a second by so many clients, each of which waits for its answer.
-async fn rate(
-    setting: &Setting,
-    channels: &[Channel],
-    clients: usize,
-    round: u64,
-    kind: Kind,
-) -> Result<f64> {
-    let done = Arc::new(AtomicU64::new(0));
+/// Waits until everything is on the disk that anybody has written.
+fn written() {
+    // SAFETY: sync has no preconditions.
+    unsafe { libc::sync() };
+}
+
+/// Entries a second by so many clients, each of which waits for its answer. All of them share a thread of their own,
+/// so that they take little from the nodes.
+async fn rate(setting: &Setting, url: &str, clients: usize, round: u64, kind: Kind) -> Result<f64> {
+    let (url, time) = (url.to_owned(), setting.round());
+    let driven = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+        runtime.block_on(drive(&url, clients, round, kind, time))
+    });
+    driven.await.map_err(|error| format!("the clients failed: {error}"))?
+}
+
+async fn drive(url: &str, clients: usize, round: u64, kind: Kind, time: Duration) -> Result<f64> {
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(Lean::connect(url).await?);
+    }
+    let done = Rc::new(Cell::new(0_u64));
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    let local = LocalSet::new();
     for client in 0..clients {
-        let channel = channels[client % channels.len()].clone();
+        let connection = connections[client % CONNECTIONS].clone();
         let done = done.clone();
         // The same keys in every run.
         let mut next = round * 1_000_003 + client as u64 * 7919 + 1;
-        tasks.spawn(async move {
-            let mut probe = ClusterClient::new(channel.clone());
-            loop {
-                next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let payload = vec![(next >> 33) as u8; PAYLOAD];
-                match kind {
-                    Kind::Probe => {
-                        let answer = probe.probe(ProbeRequest { payload: payload.into() }).await;
-                        answer.map_err(|status| status.message().to_owned())?;
+        tasks.spawn_local_on(
+            async move {
+                let origin = connection.origin();
+                let mut probe = ClusterClient::with_origin(connection.clone(), origin);
+                loop {
+                    next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let payload = vec![(next >> 33) as u8; PAYLOAD];
+                    match kind {
+                        Kind::Probe => {
+                            let answer =
+                                probe.probe(ProbeRequest { payload: payload.into() }).await;
+                            answer.map_err(|status| status.message().to_owned())?;
+                        }
+                        Kind::Put => {
+                            let key = format!("bench/{:08}", (next >> 33) % KEYS).into_bytes();
+                            etcd::put(&connection, key, payload).await?;
+                        }
                     }
-                    Kind::Put => {
-                        let key = format!("bench/{:08}", (next >> 33) % KEYS).into_bytes();
-                        etcd::put(channel.clone(), key, payload).await?;
-                    }
+                    done.set(done.get() + 1);
                 }
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-        });
+            },
+            &local,
+        );
     }
     let measured = async {
-        tokio::time::sleep(setting.round() / 4).await;
-        let (before, began) = (done.load(Ordering::Relaxed), Instant::now());
-        tokio::time::sleep(setting.round()).await;
-        (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64()
+        tokio::time::sleep(time / 4).await;
+        let (before, began) = (done.get(), Instant::now());
+        tokio::time::sleep(time).await;
+        (done.get() - before) as f64 / began.elapsed().as_secs_f64()
     };
-    tokio::select! {
-        rate = measured => {
-            tasks.shutdown().await;
-            Ok(rate)
+    let rate = async {
+        tokio::select! {
+            rate = measured => Ok(rate),
+            Some(failed) = tasks.join_next() => Err(match failed {
+                Ok(Err(error)) => error,
+                other => Failure::from(format!("a client ended: {other:?}")),
+            }),
         }
-        Some(failed) = tasks.join_next() => Err(match failed {
-            Ok(Err(error)) => error,
-            other => Failure::from(format!("a client ended: {other:?}")),
-        }),
-    }
+    };
+    local.run_until(rate).await
 }
