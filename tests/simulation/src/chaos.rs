@@ -141,6 +141,12 @@ impl World {
         match started {
             Ok(()) => {
                 let life = (node, life);
+                // What it had stored when it died, before it could show it, it shows now.
+                let known = self.oracle.records.len() as u64;
+                if let Some(running) = self.machines.get_mut(&node).and_then(|m| m.running.as_mut())
+                {
+                    running.compared = running.compared.min(known);
+                }
                 let first = self.random.below(tick);
                 self.queue.after(first, Event::Tick(life));
                 self.tell_apply(life, Input::Wake);
