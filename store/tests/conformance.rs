@@ -1,7 +1,9 @@
 //! All stores pass the same suite, and do what a map does under random operations.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+use std::fs::File;
 use std::ops::Bound;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use tenon_store::conformance::{self, Model, Operation, Subject};
@@ -206,4 +208,19 @@ fn one_process_at_a_time() {
     let sled = Sled::new();
     let error = SledStore::open(sled.dir.path().join("store")).err().unwrap();
     assert_eq!(error.code(), "store/locked");
+}
+
+#[test]
+fn a_store_opens_again_at_once_after_it_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(SledStore::open(dir.path()).unwrap());
+    // A thread of sled's that has just written something may be held up before it lets go of the file.
+    let file = File::open(dir.path().join("state-000001/db")).unwrap();
+    file.try_lock().unwrap();
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| SledStore::open(dir.path()).map(drop));
+        std::thread::park_timeout(Duration::from_millis(50));
+        file.unlock().unwrap();
+        opened.join().unwrap().unwrap();
+    });
 }

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tenon_journal::disk::Disk;
 
@@ -23,8 +23,10 @@ use crate::{Batch, Error, Range, Result, Visit};
 const CACHE: u64 = 64 << 20;
 /// How often a call in progress is looked after.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
-/// How long closing may take after a failure: sled may wait for ever then.
+/// How long closing may take: after a failure sled may wait for ever.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How often a lock is tried that is about to be free.
+const TRY_AGAIN: Duration = Duration::from_millis(2);
 /// Where the number of the newest batch is kept. Users' keys begin with [`USER`].
 const BATCH: &[u8] = b"\0batch";
 const USER: u8 = 1;
@@ -73,13 +75,20 @@ impl Tree {
 
     fn open_sled(path: &Path) -> Result<Tree> {
         let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
-        let db = fence(path, "open the store", || config.open()).map_err(|error| match error {
-            // What failed in this process cannot always be closed.
-            Error::Io { dir, source, .. } if source.to_string().contains("acquire lock") => {
-                Error::Locked { dir }
+        let began = Instant::now();
+        let db = loop {
+            match fence(path, "open the store", || config.open()) {
+                // No other process has it: the store's directory is locked. A thread of sled's that has written something
+                // may hold what was closed for a moment longer, and what failed for ever.
+                Err(Error::Io { dir, source, .. }) if is_locked(&source) => {
+                    if began.elapsed() > CLOSE_WITHIN {
+                        return Err(Error::Locked { dir });
+                    }
+                    std::thread::park_timeout(TRY_AGAIN);
+                }
+                opened => break opened?,
             }
-            other => other,
-        })?;
+        };
         let file = File::open(path.join("db")).map_err(io_error("open the store", path))?;
         Ok(Tree {
             path: path.to_owned(),
@@ -252,6 +261,11 @@ impl Drop for Tree {
             let _ = wait.recv_timeout(CLOSE_WITHIN);
         }
     }
+}
+
+/// Whether sled could not lock its file.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("acquire lock")
 }
 
 fn user_key(key: &[u8]) -> Vec<u8> {
