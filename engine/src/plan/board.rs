@@ -239,8 +239,11 @@ impl Board {
             let served = self.serve_the_reserved(limit, &mut wave);
             self.reserve_for_the_patient(&served, &mut wave);
             self.serve_in_turns(limit, &mut wave);
-            // Once more for those who had room until others took it in their turns: it would be so in each wave.
-            self.reserve_for_the_patient(&served, &mut wave);
+            // Once more for those who had room until others took it in their turns: it would be so in each wave. The
+            // turns of a wave that was full go on in the next.
+            if wave.placements.len() < limit {
+                self.reserve_for_the_patient(&served, &mut wave);
+            }
         }
         wave.placements
     }
