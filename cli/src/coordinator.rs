@@ -232,7 +232,6 @@ async fn run(
     serving.await.map(|()| Exit::Success).map_err(fault)
 }
 
-/// Becomes a member, if the node has joined and is none yet; then keeps the certificate new, for ever.
 /// What sends traces, if they are to be sent.
 fn exporter(address: Option<&str>) -> Result<Option<Exporter>, Failure> {
     let failed = |error: ExportError| {
@@ -242,6 +241,7 @@ fn exporter(address: Option<&str>) -> Result<Option<Exporter>, Failure> {
     destination.as_ref().map(Exporter::new).transpose().map_err(failed)
 }
 
+/// Becomes a member, if the node has joined and is none yet; then keeps the certificate new, for ever.
 async fn background(plan: &Plan<'_>, handle: &Handle, own: Option<SharedIdentity>, url: &str) {
     let Some(own) = own else { return std::future::pending().await };
     if handle.member().is_none()

@@ -39,7 +39,7 @@ use crate::entrypoint_binary::{ENTRYPOINT, ENTRYPOINT_HASH};
 use crate::keeping::Needed;
 use crate::keeping::orphans::Orphans;
 use crate::owner::{disown_directory, is_of_here, own_directory};
-use crate::pod::{PodDir, Sees, attempt_key, claims, make_dir};
+use crate::pod::{PodDir, Sees, attempt_key, claims, make_dir, runs_dir};
 use crate::record::Mark;
 pub(crate) use error::Failure;
 use far::Far;
@@ -107,7 +107,7 @@ impl DockerBackend {
     }
 
     fn runs_dir(&self) -> PathBuf {
-        self.options.data_dir.join("runs")
+        runs_dir(&self.options.data_dir)
     }
 
     fn run_dir(&self, run_id: &str) -> PathBuf {

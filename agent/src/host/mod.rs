@@ -36,7 +36,7 @@ use crate::docker::place_entrypoint;
 use crate::keeping::orphans::Orphans;
 use crate::keeping::{Needed, claims as claims_of};
 use crate::owner::{disown_directory, own_directory};
-use crate::pod::{PodDir, attempt_key, claims, make_dir, remove_tree};
+use crate::pod::{PodDir, attempt_key, claims, make_dir, remove_tree, runs_dir};
 use crate::record::Mark;
 pub(crate) use freeze::freeze_all;
 
@@ -71,7 +71,7 @@ impl HostBackend {
     }
 
     fn runs_dir(&self) -> PathBuf {
-        self.options.data_dir.join("runs")
+        runs_dir(&self.options.data_dir)
     }
 
     fn run_dir(&self, run_id: &str) -> PathBuf {

@@ -23,8 +23,6 @@ use crate::owner::{OWNER_FILE, Owner, directories_of, reap_directories};
 
 /// Name of the directory with one directory for each attempt.
 const PODS: &str = "pods";
-/// Name of the directory with one directory for each run.
-const RUNS: &str = "runs";
 /// Name of the file that holds the attempt's identity once it is about to begin.
 const BEGUN: &str = "begun";
 /// Name of the private file with what another process needs in order to go on.
@@ -39,6 +37,11 @@ pub fn attempt_key(attempt: &AttemptId) -> String {
         attempt.attempt,
         attempt.placement
     )
+}
+
+/// Where the directories of runs are, one for each.
+pub(crate) fn runs_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("runs")
 }
 
 /// The directories of one attempt.
@@ -123,7 +126,7 @@ impl PodDir {
     }
 
     fn runs_of(data_dir: &Path, me: &Owner) -> io::Result<Vec<String>> {
-        let mine = directories_of(&data_dir.join(RUNS), |owner| owner == me.name())?;
+        let mine = directories_of(&runs_dir(data_dir), |owner| owner == me.name())?;
         Ok(mine.iter().map(|run| name_of(run)).collect())
     }
 
@@ -154,7 +157,7 @@ impl PodDir {
 
     /// Removes the trees of attempts and runs that `me` outlives, and says how many.
     pub fn reap(data_dir: &Path, me: &Owner) -> usize {
-        let on_disk = [data_dir.join(PODS), data_dir.join(RUNS)];
+        let on_disk = [data_dir.join(PODS), runs_dir(data_dir)];
         if me.is_agent() {
             on_disk.iter().for_each(|base| remove_empty(base));
         }
@@ -418,17 +421,20 @@ mod tests {
         let me = Owner::Process;
         let base = tree_of(&me);
         let tree = base.path().join("tree");
-        // What may not change stops it somewhere, as a kill would. Only root can say that of a directory.
-        let attribute = |flag: &str| {
+        // What may not change stops it somewhere, as a kill would. Only root can say that of something.
+        let attribute = |flag: &str, what: &str| {
             let mut chattr = std::process::Command::new("chattr");
-            chattr.arg(flag).arg(tree.join("a/b")).status().is_ok_and(|status| status.success())
+            chattr.arg(flag).arg(tree.join(what)).status().is_ok_and(|status| status.success())
         };
-        if attribute("+i") {
-            let stopped = remove_tree(&tree);
-            let mine = directories_of(base.path(), |owner| owner == me.name());
-            assert!(attribute("-i"));
-            assert!(stopped.is_err());
-            assert_eq!(mine.unwrap(), std::slice::from_ref(&tree), "it is found again");
+        for stuck in ["z", "a/b"] {
+            if attribute("+i", stuck) {
+                let stopped = remove_tree(&tree);
+                let mine = directories_of(base.path(), |owner| owner == me.name());
+                assert!(attribute("-i", stuck));
+                assert!(stopped.is_err());
+                assert_eq!(mine.unwrap(), std::slice::from_ref(&tree), "it is found again");
+                fs::create_dir_all(tree.join("a/b")).unwrap();
+            }
         }
         remove_tree(&tree).unwrap();
         assert!(!tree.exists() && Path::new("/etc/passwd").exists());

@@ -24,7 +24,7 @@ use crate::probe;
 use crate::record::{self, Followed, Follower, Mark, Marked, Record};
 
 mod ends;
-mod word;
+mod events;
 
 /// Containers that the daemon is asked to start at a time.
 const STARTS_AT_ONCE: usize = 4;

@@ -1,4 +1,4 @@
-//! The daemon's word: its events, and what to do where it falls silent.
+//! What the daemon tells of an attempt's containers, and what to do where it falls silent.
 
 use std::collections::HashMap;
 use std::time::Duration;
