@@ -7,6 +7,9 @@ use super::export::ExportError;
 /// Where an OTLP backend takes spans over HTTP, below its address.
 const TRACES_PATH: &str = "/v1/traces";
 
+/// Who says how spans travel; the first that is there.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
@@ -36,27 +39,28 @@ impl Destination {
         let is_off =
             variable("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true"));
         let named = |name| variable(name).filter(|_| !is_off);
-        let of_traces = match address {
-            Some(_) => None,
-            None => named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        let (url, is_of_traces) = if let Some(address) = address {
+            (address.to_owned(), false)
+        } else if let Some(url) = named("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
+            (url, true)
+        } else if let Some(url) = named("OTEL_EXPORTER_OTLP_ENDPOINT") {
+            (url, false)
+        } else {
+            return Ok(None);
         };
-        let base = address.map(str::to_owned).or_else(|| named("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let Some(url) = of_traces.clone().or(base) else { return Ok(None) };
-        let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-            .or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
-        let protocol = match protocol.as_deref() {
-            None | Some("grpc") => Protocol::Grpc,
-            Some("http/protobuf") => Protocol::Http,
-            Some(other) => {
-                let why = format!(
-                    "OTEL_EXPORTER_OTLP_PROTOCOL is {other:?}, and not grpc or http/protobuf"
-                );
+        let protocol = PROTOCOLS.iter().find_map(|name| Some((name, variable(name)?)));
+        let protocol = match protocol {
+            None => Protocol::Grpc,
+            Some((_, text)) if text == "grpc" => Protocol::Grpc,
+            Some((_, text)) if text == "http/protobuf" => Protocol::Http,
+            Some((name, other)) => {
+                let why = format!("{name} is {other:?}, and not grpc or http/protobuf");
                 return Err(ExportError::new(&url, why));
             }
         };
         let url = match protocol {
             // The address is the backend's; only the one of traces is said as it is.
-            Protocol::Http if of_traces.is_none() => {
+            Protocol::Http if !is_of_traces => {
                 let base = url.trim_end_matches('/');
                 format!("{}{TRACES_PATH}", base.strip_suffix(TRACES_PATH).unwrap_or(base))
             }
@@ -101,9 +105,9 @@ mod tests {
         let of_traces = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
         assert_eq!(found(flag, &[of_traces, HTTP]), "Grpc http://flag:4318");
         assert_eq!(
-            found(flag, &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")]),
-            "cannot send spans to http://flag:4318: OTEL_EXPORTER_OTLP_PROTOCOL is \"http/json\", and not \
-             grpc or http/protobuf"
+            found(flag, &[("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"), HTTP]),
+            "cannot send spans to http://flag:4318: OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is \"http/json\", \
+             and not grpc or http/protobuf"
         );
     }
 }

@@ -54,9 +54,9 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Starts it, and waits for its leader.
-    pub async fn start(setting: &Setting) -> Result<Etcd> {
-        let program = program().ok_or("etcd is not installed")?;
+    /// Starts it and waits for its leader; `None` where etcd is not installed.
+    pub async fn start(setting: &Setting) -> Result<Option<Etcd>> {
+        let Some(program) = program() else { return Ok(None) };
         let ports = free_ports(6)?;
         let (clients, peers) = ports.split_at(3);
         let members: Vec<String> =
@@ -78,7 +78,7 @@ impl Etcd {
         }
         let etcd = Etcd { nodes };
         etcd.leader().await?;
-        Ok(etcd)
+        Ok(Some(etcd))
     }
 
     /// Where the leader's clients connect.
@@ -95,11 +95,6 @@ impl Etcd {
         }
         Err("etcd has no leader".to_owned())
     }
-}
-
-/// Whether it can be started.
-pub fn is_installed() -> bool {
-    program().is_some()
 }
 
 fn program() -> Option<PathBuf> {

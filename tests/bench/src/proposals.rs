@@ -33,12 +33,9 @@ pub async fn measure(setting: &Setting) -> Result<Vec<Figure>> {
     let ours = rates(setting, &cluster.url(cluster.leader().await?), Kind::Probe).await?;
     drop(cluster);
     written();
-    let theirs = match etcd::is_installed() {
-        true => {
-            let etcd = Etcd::start(setting).await?;
-            Some(rates(setting, &etcd.leader().await?, Kind::Put).await?)
-        }
-        false => {
+    let theirs = match Etcd::start(setting).await? {
+        Some(etcd) => Some(rates(setting, &etcd.leader().await?, Kind::Put).await?),
+        None => {
             eprintln!("etcd is not installed (Debian: etcd-server): no rival");
             None
         }
