@@ -6,7 +6,7 @@ mod common;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::{Watched, assert_same, look, noise, write};
 use tenon_blobs::{
@@ -64,7 +64,7 @@ fn a_save_that_takes_long_asks_again_for_all_that_it_relies_on() {
     tree(home.path());
     let store = memory();
     let options = Options { ask_again: Duration::ZERO, ..options() };
-    let _waited = wait_for_a_tick(home.path());
+    wait_for_a_tick();
     let first = save(home.path(), &store, None, &options).unwrap();
     write(&home.path().join("new"), &noise(77, 3_000_000));
     for previous in [None, Some(&first.index)] {
@@ -84,7 +84,7 @@ fn what_did_not_change_is_neither_read_nor_put() {
     tree(home.path());
     let store = memory();
     // What changes in the tick of a save is read again by the next, and small files are then put together anew.
-    let _waited = wait_for_a_tick(home.path());
+    wait_for_a_tick();
     let first = save(home.path(), &store, None, &options()).unwrap();
     assert_eq!(first.read_bytes, first.bytes);
     // A copy of all has nothing new but names.
@@ -94,7 +94,7 @@ fn what_did_not_change_is_neither_read_nor_put() {
     }
     let second = save(home.path(), &store, Some(&first.index), &options()).unwrap();
     assert!(second.new_bytes < 50_000, "{}", second.new_bytes);
-    let _waited = wait_for_a_tick(home.path());
+    wait_for_a_tick();
     let index = save(home.path(), &store, None, &options()).unwrap().index;
     write(&home.path().join("small/1/1"), b"changed");
     // Three bytes in the middle of a large one.
@@ -117,19 +117,19 @@ fn what_did_not_change_is_neither_read_nor_put() {
     assert_same(&look(home.path()), &look(copy.path()));
 }
 
-/// Until a change of now would have another time than what there is.
-fn wait_for_a_tick(dir: &Path) -> usize {
-    use std::os::unix::fs::MetadataExt;
-    let probe = dir.join("probe");
-    let time = || {
-        std::fs::write(&probe, "x").unwrap();
-        let meta = probe.metadata().unwrap();
-        (meta.mtime(), meta.mtime_nsec())
+/// Until all that changed so far is older than the clock that a save compares it with: that one moves in ticks, while a
+/// change may carry the precise time.
+fn wait_for_a_tick() {
+    let changed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let coarse = || {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a timespec of our own.
+        unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &raw mut time) };
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
     };
-    let first = time();
-    let ticks = std::iter::from_fn(|| (time() == first).then_some(())).count();
-    std::fs::remove_file(&probe).unwrap();
-    ticks
+    while coarse() <= changed {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
