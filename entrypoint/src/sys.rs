@@ -187,11 +187,19 @@ pub fn pipe() -> io::Result<(File, OwnedFd)> {
     }
 }
 
-/// Lets a pipe hold many packets: for a writer that writes so much that waiting for the reader
-/// each time would slow it down. Where the user's limit forbids it, it stays as it is.
-pub fn widen(pipe: &File) {
+/// Lets a pipe hold much, and lets writes follow one another in its pages: for a writer that writes so
+/// much that waiting for the reader each time would slow it down. In packet mode each write takes a page
+/// of its own, however short it is. Where the user's limit forbids it, it stays as narrow as it is.
+pub fn widen(pipe: &File, writing_end: &OwnedFd) {
     // SAFETY: no memory is involved.
-    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, WIDE) };
+    unsafe {
+        libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, WIDE);
+        // Only what it was given goes: the command may have set flags of its own.
+        let flags = libc::fcntl(writing_end.as_raw_fd(), libc::F_GETFL);
+        if flags >= 0 {
+            libc::fcntl(writing_end.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT);
+        }
+    }
 }
 
 /// How many bytes can be read from a pipe at once.

@@ -403,6 +403,14 @@ fn all_output_is_recorded_byte_for_byte() {
 }
 
 #[test]
+fn many_short_writes_are_all_recorded_in_their_order() {
+    let container = Container::new();
+    let spec = container.step("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done");
+    let lines: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
+    assert!(container.run(&spec).stdout == lines);
+}
+
+#[test]
 fn output_is_copied_to_files_too() {
     let container = Container::new();
     let mut spec = container.step("echo out; echo err >&2");

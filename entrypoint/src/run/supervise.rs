@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,8 +40,8 @@ pub struct Limits<'a> {
 }
 
 /// After so many writes of one stream, each soon after the one before and none of the other stream
-/// between them, order gives way to throughput: its pipe is widened, and read at intervals, all that
-/// is in it at once.
+/// between them, order gives way to throughput: its pipe is widened, writes are put together in it, and
+/// it is read at intervals, all that is in it at once.
 const CHATTY: u32 = 256;
 /// How soon.
 const SOON: Duration = Duration::from_millis(5);
@@ -78,6 +78,8 @@ impl Countdown {
 struct Output {
     stream: Stream,
     pipe: Option<File>,
+    /// The command's end of the pipe, until it is widened.
+    writing_end: Option<OwnedFd>,
     copy: Option<Copy>,
     /// What was read last did not end its line.
     inside_line: bool,
@@ -107,13 +109,12 @@ pub fn run(
     let (stdout, stdout_end) = pipe()?;
     let (stderr, stderr_end) = pipe()?;
     let watch = limits.cancel_file.map(|file| (file, DirectoryWatch::new(directory_of(file))));
-    let group = command.start(stdout_end, stderr_end)?;
-
     let [stdout_copy, stderr_copy] = copies;
     let outputs = [
-        Output::new(Stream::Stdout, stdout, stdout_copy),
-        Output::new(Stream::Stderr, stderr, stderr_copy),
+        Output::new(Stream::Stdout, stdout, &stdout_end, stdout_copy),
+        Output::new(Stream::Stderr, stderr, &stderr_end, stderr_copy),
     ];
+    let group = command.start(stdout_end, stderr_end)?;
     let mut time = limits.timeout.map(Countdown::new);
     let mut supervised =
         Supervised { group, exit: None, timed_out: false, cancelled: false, outputs };
@@ -239,10 +240,12 @@ impl Supervised {
 }
 
 impl Output {
-    fn new(stream: Stream, pipe: File, copy: Option<Copy>) -> Self {
+    fn new(stream: Stream, pipe: File, writing_end: &OwnedFd, copy: Option<Copy>) -> Self {
         Self {
             stream,
             pipe: Some(pipe),
+            // Without it the pipe stays narrow, which costs throughput and nothing else.
+            writing_end: writing_end.try_clone().ok(),
             copy,
             inside_line: false,
             reads: 0,
@@ -280,8 +283,10 @@ impl Output {
         if count > 0 {
             self.last_read = now;
             self.reads = if soon { self.reads.saturating_add(1) } else { 1 };
-            if self.reads == CHATTY {
-                sys::widen(pipe);
+            if self.reads == CHATTY
+                && let Some(writing_end) = self.writing_end.take()
+            {
+                sys::widen(pipe, &writing_end);
             }
         } else if !soon {
             self.reads = 0;
@@ -336,6 +341,8 @@ impl Copy {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
@@ -349,5 +356,21 @@ mod tests {
         assert_eq!(time.left(thawed + Duration::from_secs(3)), Duration::from_secs(5));
         assert_eq!(time.left(thawed + Duration::from_secs(6)), Duration::from_secs(2));
         assert_eq!(time.left(thawed + Duration::from_secs(9)), Duration::ZERO);
+    }
+
+    #[test]
+    fn writes_come_one_by_one_until_the_pipe_is_widened() {
+        let (mut pipe, end) = sys::pipe().expect("a pipe");
+        let mut command = File::from(end.try_clone().expect("a second descriptor"));
+        let mut bytes = [0; 16];
+        for wide in [false, true] {
+            if wide {
+                sys::widen(&pipe, &end);
+                command.write_all(b"a").expect("room for one more");
+            }
+            command.write_all(b"b").expect("room");
+            let count = pipe.read(&mut bytes).expect("what was written");
+            assert_eq!(&bytes[..count], if wide { &b"ab"[..] } else { b"b" });
+        }
     }
 }
