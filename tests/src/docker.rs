@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::{processes_with, signal, wait_until};
+use crate::{children_of, processes_with, signal, wait_until};
 
 /// A daemon with a socket, a data directory and a containerd of its own; ended when dropped.
 pub struct Daemon {
@@ -101,9 +101,11 @@ impl Drop for Daemon {
         self.kill();
         // Reaps it; the status of a killed daemon says nothing.
         let _ = self.child.wait();
-        // What it started names its directory: containerd, the shims, and through them the containers.
+        // What it started names its directory: containerd and the shims, whose children are the containers'.
         let directory = self.dir.path().display().to_string();
-        for process in processes_with(&directory) {
+        let started = processes_with(&directory);
+        let containers: Vec<u32> = started.iter().flat_map(|shim| children_of(*shim)).collect();
+        for process in started.into_iter().chain(containers) {
             signal(process, libc::SIGKILL);
         }
         // The file systems of its containers; lazily, because what was killed may take a moment.

@@ -224,6 +224,19 @@ pub fn processes_with(text: &str) -> Vec<u32> {
     std::fs::read_dir("/proc").unwrap().filter_map(|entry| of_process(entry.unwrap())).collect()
 }
 
+/// The processes that a process has started, from any of its threads.
+pub fn children_of(process: u32) -> Vec<u32> {
+    // One that has ended has none.
+    let threads =
+        std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children =
+        threads.filter_map(|it| std::fs::read_to_string(it.path().join("children")).ok());
+    let numbers = |text: String| -> Vec<u32> {
+        text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+    };
+    children.flat_map(numbers).collect()
+}
+
 /// The body of a good answer to a request by HTTP.
 pub fn http_get(address: &str, path: &str) -> Option<String> {
     let mut stream = std::net::TcpStream::connect(address).ok()?;
