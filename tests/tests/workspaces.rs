@@ -263,8 +263,31 @@ fn an_agent_that_is_killed_while_it_saves_or_restores_does_it_again_and_all_of_i
 fn workspaces_move_through_a_store_that_all_coordinators_share() {
     let store = tempfile::TempDir::new().unwrap();
     let url = format!("file://{}/workspaces", store.path().display());
-    let args = [&SHORT[..], &["--blobs", &url]].concat();
-    let mut fleet = Fleet::start_on(Tenon::host().allowing_its_directory(), 3, &args);
+    move_through(Tenon::host(), &url);
+    assert!(store.path().join("workspaces/chunks").is_dir());
+}
+
+#[test]
+#[ignore = "needs a server: `cargo xtask blobs-backend` starts one"]
+fn workspaces_move_through_a_bucket() {
+    let variable = |name| std::env::var(name).expect("`cargo xtask blobs-backend` sets it");
+    let (bucket, server) = (variable("TENON_BUCKET"), variable("TENON_S3"));
+    let tenon = Tenon::host()
+        .with_env("AWS_ENDPOINT_URL", &format!("http://{server}"))
+        .with_env("AWS_ALLOW_HTTP", "true")
+        .with_env("AWS_ACCESS_KEY_ID", "somebody")
+        .with_env("AWS_SECRET_ACCESS_KEY", "secret");
+    move_through(tenon, &format!("s3://{bucket}/workspaces"));
+    let list = format!("/{bucket}?list-type=2&prefix=workspaces/chunks/");
+    let there = tenon_tests::http_get(&server, &list).unwrap();
+    assert!(there.contains("<Key>workspaces/chunks/"), "{there}");
+}
+
+/// A workspace made on one agent and used on another, while the leader is killed, by coordinators that keep chunks at
+/// `url` and nowhere else.
+fn move_through(tenon: Tenon, url: &str) {
+    let args = [&SHORT[..], &["--blobs", url]].concat();
+    let mut fleet = Fleet::start_on(tenon.allowing_its_directory(), 3, &args);
     let specs = format!(
         "[{{pipelineTaskName: make, {}}}, {{pipelineTaskName: use, {}}}]",
         on("a1"),
@@ -279,7 +302,6 @@ fn workspaces_move_through_a_store_that_all_coordinators_share() {
     let mut other = fleet.agent("a2");
     let events = end(child, &out, 0);
     assert_eq!(lines(&events, "use"), SEEN);
-    assert!(store.path().join("workspaces/chunks").is_dir());
     for node in ["c1", "c2", "c3"] {
         assert!(!fleet.tenon.dir().join(node).join("blobs").exists(), "{node} keeps chunks, too");
     }

@@ -3,6 +3,7 @@
 //! Tasks say what they do while they do it, ask before they install anything (unless CI=true or --yes), and end, by its
 //! id, every process that they started. It depends on next to nothing, so that it builds in seconds.
 
+mod backends;
 mod bench;
 mod chaos;
 mod command;
@@ -12,7 +13,6 @@ mod packages;
 mod registry;
 mod source;
 mod suite;
-mod traces;
 
 use std::process::ExitCode;
 
@@ -29,6 +29,7 @@ usage: cargo xtask TASK [--yes]
                   --around -- COMMAND, --conformance, --calm, --seed S, --backend docker|host, --release
   bench SUITE     print the figures of docs/performance.md as measured here; --json for programs
   traces-backend  traces in a real backend, which is fetched from the Python package index
+  blobs-backend   workspaces in a bucket of a server that speaks S3, which is fetched likewise
   simulate        run schedules of the deterministic simulation: [--seeds N] [--from S] [--bug NAME] [--nodes N] [--trace]
 
   --yes           do not ask before installing packages (CI=true means the same)
@@ -50,7 +51,8 @@ fn main() -> ExitCode {
         "registry" => registry::serve_until_end_of_input(ask),
         "simulate" => return simulate(rest),
         "chaos" => chaos::chaos(rest, ask),
-        "traces-backend" => traces::backend(),
+        "traces-backend" => backends::traces(),
+        "blobs-backend" => backends::blobs(),
         "bench" => return ExitCode::from(bench::run(rest) as u8),
         _ => {
             eprint!("{USAGE}");
