@@ -192,12 +192,29 @@ pub fn pipe() -> io::Result<(File, OwnedFd)> {
 /// of its own, however short it is. Where the user's limit forbids it, it stays as narrow as it is.
 pub fn widen(pipe: &File, writing_end: &OwnedFd) {
     // SAFETY: no memory is involved.
+    unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, WIDE) };
+    set_packets(writing_end, false);
+}
+
+/// Makes a pipe what [`pipe`] made; false when there is too much in it.
+pub fn narrow(pipe: &File, writing_end: &OwnedFd) -> bool {
+    // SAFETY: no memory is involved.
+    let narrowed = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, 1) } >= 0;
+    if narrowed {
+        set_packets(writing_end, true);
+    }
+    narrowed
+}
+
+/// Packet mode or not. Other flags are the command's, and stay as they are.
+fn set_packets(writing_end: &OwnedFd, packets: bool) {
+    // SAFETY: no memory is involved.
     unsafe {
-        libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, WIDE);
-        // Only what it was given goes: the command may have set flags of its own.
         let flags = libc::fcntl(writing_end.as_raw_fd(), libc::F_GETFL);
         if flags >= 0 {
-            libc::fcntl(writing_end.as_raw_fd(), libc::F_SETFL, flags & !libc::O_DIRECT);
+            let others = flags & !libc::O_DIRECT;
+            let flags = if packets { others | libc::O_DIRECT } else { others };
+            libc::fcntl(writing_end.as_raw_fd(), libc::F_SETFL, flags);
         }
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -403,11 +404,25 @@ fn all_output_is_recorded_byte_for_byte() {
 }
 
 #[test]
-fn many_short_writes_are_all_recorded_in_their_order() {
+fn much_output_is_all_there_and_its_pipe_is_narrow_again_when_it_is_over() {
     let container = Container::new();
-    let spec = container.step("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done");
+    let (pid, go) = (container.text("pid"), container.text("go"));
+    let spec = container.step(&format!(
+        "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done; echo $$ > {pid}.new; mv {pid}.new {pid}; \
+         while ! [ -e {go} ]; do sleep 0.01; done; \
+         echo over"
+    ));
+    let child = container.start(&spec);
+    eventually("all of it is printed", || container.path("pid").exists());
+    let process = fs::read_to_string(&pid).unwrap();
+    let pipe =
+        fs::OpenOptions::new().write(true).open(format!("/proc/{}/fd/1", process.trim())).unwrap();
+    // SAFETY: no memory is involved.
+    let size = || unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ) };
+    eventually("the pipe is as it was", || size() < 1 << 20);
+    fs::write(&go, "").unwrap();
     let lines: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
-    assert!(container.run(&spec).stdout == lines);
+    assert!(container.finish(child).stdout == lines + "over\n");
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub struct Limits<'a> {
 
 /// After so many writes of one stream, each soon after the one before and none of the other stream
 /// between them, order gives way to throughput: its pipe is widened, writes are put together in it, and
-/// it is read at intervals, all that is in it at once.
+/// it is read at intervals, all that is in it at once. Until it is quiet again, or the other one prints.
 const CHATTY: u32 = 256;
 /// How soon.
 const SOON: Duration = Duration::from_millis(5);
@@ -78,8 +78,9 @@ impl Countdown {
 struct Output {
     stream: Stream,
     pipe: Option<File>,
-    /// The command's end of the pipe, until it is widened.
+    /// The command's end of the pipe, and whether it is wide.
     writing_end: Option<OwnedFd>,
+    is_wide: bool,
     copy: Option<Copy>,
     /// What was read last did not end its line.
     inside_line: bool,
@@ -246,6 +247,7 @@ impl Output {
             pipe: Some(pipe),
             // Without it the pipe stays narrow, which costs throughput and nothing else.
             writing_end: writing_end.try_clone().ok(),
+            is_wide: false,
             copy,
             inside_line: false,
             reads: 0,
@@ -283,13 +285,21 @@ impl Output {
         if count > 0 {
             self.last_read = now;
             self.reads = if soon { self.reads.saturating_add(1) } else { 1 };
-            if self.reads == CHATTY
-                && let Some(writing_end) = self.writing_end.take()
-            {
-                sys::widen(pipe, &writing_end);
-            }
         } else if !soon {
             self.reads = 0;
+        }
+        let is_chatty = self.reads >= CHATTY;
+        if is_chatty != self.is_wide
+            && let Some(writing_end) = &self.writing_end
+        {
+            self.is_wide = match is_chatty {
+                true => {
+                    sys::widen(pipe, writing_end);
+                    true
+                }
+                // With too much in it, the next read tries again.
+                false => !sys::narrow(pipe, writing_end),
+            };
         }
         match result {
             Ok(count) if count > 0 => count,
@@ -359,18 +369,24 @@ mod tests {
     }
 
     #[test]
-    fn writes_come_one_by_one_until_the_pipe_is_widened() {
+    fn writes_come_one_by_one_except_through_a_wide_pipe() {
         let (mut pipe, end) = sys::pipe().expect("a pipe");
         let mut command = File::from(end.try_clone().expect("a second descriptor"));
         let mut bytes = [0; 16];
-        for wide in [false, true] {
-            if wide {
-                sys::widen(&pipe, &end);
-                command.write_all(b"a").expect("room for one more");
+        for wide in [false, true, false] {
+            match wide {
+                true => {
+                    sys::widen(&pipe, &end);
+                    command.write_all(b"a").expect("room for one more");
+                }
+                false => assert!(sys::narrow(&pipe, &end)),
             }
             command.write_all(b"b").expect("room");
             let count = pipe.read(&mut bytes).expect("what was written");
             assert_eq!(&bytes[..count], if wide { &b"ab"[..] } else { b"b" });
         }
+        sys::widen(&pipe, &end);
+        command.write_all(&[0; 10_000]).expect("room for much");
+        assert!(!sys::narrow(&pipe, &end), "three pages do not fit into one");
     }
 }
