@@ -36,19 +36,22 @@ impl Secrets {
         Secrets(values)
     }
 
-    /// Hides secret values in a report, before it becomes a command.
-    pub(crate) fn hide(&self, report: &mut Report) {
+    /// Hides secret values in a report, before it becomes a command. A value that the run compares results with, as
+    /// `is_compared` says, stays in results: it stands in the run's own text, for everybody to read, and hidden it
+    /// would never be equal to that.
+    pub(crate) fn hide(&self, report: &mut Report, is_compared: impl Fn(&str) -> bool) {
         if let Report::StepEnded { end, .. } = report {
             let StepEnd { task_results, step_results, message, .. } = end;
-            task_results.values_mut().for_each(|text| self.hide_text(text));
-            step_results.values_mut().for_each(|text| self.hide_text(text));
-            self.hide_text(message);
+            for text in task_results.values_mut().chain(step_results.values_mut()) {
+                self.hide_text(text, &is_compared);
+            }
+            self.hide_text(message, &|_| false);
         }
     }
 
-    fn hide_text(&self, text: &mut String) {
+    fn hide_text(&self, text: &mut String, stays: &dyn Fn(&str) -> bool) {
         for (number, value) in self.0.iter().enumerate() {
-            if text.contains(value.as_str()) {
+            if text.contains(value.as_str()) && !stays(value) {
                 *text = text.replace(value.as_str(), &placeholder(number));
             }
         }
@@ -131,7 +134,7 @@ mod tests {
 
     fn hidden(secrets: &Secrets, text: &str) -> String {
         let mut text = text.to_owned();
-        secrets.hide_text(&mut text);
+        secrets.hide_text(&mut text, &|value| value == "compared");
         text
     }
 
@@ -154,6 +157,13 @@ mod tests {
         let secrets = Secrets::new(vec!["abc".to_owned(), String::new()]);
         assert_eq!(hidden(&secrets, "abc"), "abc");
         assert_eq!(secrets.reveal_in_json("{}".to_owned()), "{}");
+    }
+
+    #[test]
+    fn what_results_are_compared_with_stays() {
+        let secrets = Secrets::new(vec!["compared".to_owned(), "hunter2".to_owned()]);
+        let shown = hidden(&secrets, "compared hunter2");
+        assert!(shown.starts_with("compared ") && !shown.contains("hunter2"));
     }
 
     #[test]

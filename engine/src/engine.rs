@@ -280,6 +280,15 @@ impl Engine {
         Some(explanation)
     }
 
+    /// Whether a `when` of the run has this text in it, with what is known so far of params and results.
+    pub fn compares_with(&self, run: RunId, text: &str) -> bool {
+        let pipeline = self.runs.get(&run).and_then(|run| run.pipeline.as_ref());
+        let whens = pipeline.into_iter().flat_map(|pipeline| &pipeline.tasks);
+        let mut whens = whens.flat_map(|task| &task.task.when);
+        whens
+            .any(|when| when.input.contains(text) || when.values.iter().any(|it| it.contains(text)))
+    }
+
     /// How many runs wait because their concurrency group is full.
     pub fn waiting_in_groups(&self) -> usize {
         self.groups.waiting()

@@ -236,3 +236,47 @@ fn what_is_wrong_with_a_secret_is_told_without_it() {
         holds_no_value("stderr", said.stderr.as_bytes());
     }
 }
+
+/// Anybody can read what results are compared with.
+const COMPARED: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: settings}
+stringData: {env: production, token: hunter2-of-the-env}
+---
+apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {name: compared}
+spec:
+  params: [{name: guarded, value: [staging, production]}]
+  pipelineSpec:
+    params: [{name: guarded, type: array}]
+    tasks:
+    - name: first
+      taskSpec:
+        results: [{name: env}, {name: token}]
+        steps:
+        - name: s
+          image: busybox
+          env: [{name: TOKEN, valueFrom: {secretKeyRef: {name: settings, key: token}}}]
+          script: |
+            #!/bin/sh
+            printf production > $(results.env.path)
+            printf %s "$TOKEN" > $(results.token.path)
+    - name: when-it-is
+      when: [{input: $(tasks.first.results.env), operator: in, values: [production]}]
+      taskSpec: {steps: [{name: s, image: busybox, script: echo ran}]}
+    - name: when-it-is-not
+      when: [{input: $(tasks.first.results.env), operator: notin, values: ["$(params.guarded[*])"]}]
+      taskSpec: {steps: [{name: s, image: busybox, script: echo ran}]}
+"#;
+
+#[test]
+fn a_result_is_compared_as_what_it_is() {
+    let said = Tenon::host().run(COMPARED, &["-o", "json"]).expect(0);
+    holds_no_value("the events", said.stdout.as_bytes());
+    let events = said.events();
+    let of =
+        |kind: &str, task: &str| events.iter().any(|it| it["kind"] == kind && it["task"] == task);
+    assert!(of("task-end", "when-it-is") && of("task-skip", "when-it-is-not"));
+}

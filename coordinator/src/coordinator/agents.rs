@@ -229,7 +229,7 @@ impl Coordinator {
                 continue;
             };
             self.keep(attempt.run);
-            self.duties.hide_secrets(attempt.run, &mut report);
+            self.duties.hide_secrets(attempt.run, &mut report, self.replica.engine());
             if bugs::is_on(bugs::Bug::AcknowledgeEarly) {
                 let acknowledge = Acknowledge { number };
                 self.tell_one(session, coordinator_message::Message::Acknowledge(acknowledge));

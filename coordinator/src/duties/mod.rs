@@ -148,9 +148,9 @@ impl Duties {
     }
 
     /// Hides the run's secret values in a report, before anything stores it.
-    pub(crate) fn hide_secrets(&self, run: RunId, report: &mut Report) {
+    pub(crate) fn hide_secrets(&self, run: RunId, report: &mut Report, engine: &Engine) {
         if let Some(kept) = self.kept.get(&run) {
-            kept.secrets.hide(report);
+            kept.secrets.hide(report, |value| engine.compares_with(run, value));
         }
     }
 
