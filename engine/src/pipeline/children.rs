@@ -130,9 +130,11 @@ fn prepare(pipeline: &mut PipelineState, index: usize, limit: u32) -> Result<Sta
     apply_task_contexts(task, &context);
     check_matrix_types(task)?;
     let matrixed = matrix::is_matrixed(task.matrix.as_ref());
-    let mut combinations = Vec::new();
+    let (mut count, mut combinations) = (1, Vec::new());
     if let Some(matrix) = task.matrix.as_ref().filter(|_| matrixed) {
-        let count = matrix::count(matrix);
+        // As many TaskRuns as this, as in Tekton: more than combinations where a param was to be a whole array result
+        // and the result is none.
+        count = matrix::count(matrix);
         if count > usize::try_from(limit).unwrap_or(usize::MAX) {
             let message = format!(
                 "PipelineTask \"{}\" fans out too far: expected 0 <= {count} <= {limit}: matrix",
@@ -142,7 +144,6 @@ fn prepare(pipeline: &mut PipelineState, index: usize, limit: u32) -> Result<Sta
         }
         combinations = matrix::combinations(matrix);
     }
-    let count = if matrixed { combinations.len() } else { 1 };
     let names = names::task_run_names(pipeline.name(), &pipeline.tasks[index].task.name, count);
     Ok(Start {
         combinations,

@@ -78,3 +78,24 @@ fn a_matrix_that_fans_out_too_far() {
     });
     ends(with(b), "PipelineValidationFailed", "expected 0 <= 400 <= 256");
 }
+
+/// `param.p` is to be all values of a result that is none of several: the task has one TaskRun, without it.
+#[test]
+fn a_matrix_over_all_values_of_a_string() {
+    let b = |param: serde_json::Value| {
+        json!({
+            "name": "b",
+            "matrix": {"params": [{"name": "p", "value": "$(tasks.a.results.text[*])"}]},
+            "taskSpec": {
+                "params": [param],
+                "steps": [{"name": "s", "image": "busybox", "script": "echo $(params.p)"}],
+            },
+        })
+    };
+    let mut sim = with(b(json!({"name": "p", "type": "string", "default": "d"})));
+    sim.settle();
+    assert!(sim.task_runs().contains_key("pr-b"));
+    let mut sim = with(b(json!({"name": "p", "type": "string"})));
+    sim.settle();
+    assert_eq!(sim.task_condition("pr-b").1, "TaskRunValidationFailed");
+}
