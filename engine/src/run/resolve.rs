@@ -83,6 +83,7 @@ pub(super) fn resolve(
     materials: &Materials,
 ) -> Result<(), Rejection> {
     let prepared = prepare(&state.object, spec, pipeline, &materials.flags)?;
+    let original = spec;
     let Prepared { spec, mut workspaces, tasks: graph, finally: _ } = prepared;
     let rerun = materials.rerun.as_ref();
     if let Some(claims) = rerun.and_then(|rerun| rerun.claims.as_ref()) {
@@ -96,7 +97,7 @@ pub(super) fn resolve(
             resolved.insert(task.name.clone(), found);
         }
     }
-    check_tasks(&state.object, &spec, &resolved, &materials.flags)?;
+    check_tasks(&state.object, original, &spec, &resolved, &materials.flags)?;
     state.workspaces = workspaces;
     state.dag_len = spec.tasks.len();
     state.order = graph.topological_order();

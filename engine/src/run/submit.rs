@@ -174,6 +174,8 @@ fn submit_task_run(
         Ok(resolved) => (resolved, refusal),
         Err(rejection) => (ResolvedTask::default(), Some(refusal.unwrap_or(rejection))),
     };
+    let refusal =
+        managed_by_others("TaskRun", &object.metadata.name, &object.spec.managed_by).or(refusal);
     let refusal = match spec_status.as_str() {
         "TaskRunPending" => Some(pending("TaskRun", &object.metadata.name, "TaskRunPending")),
         "TaskRunCancelled" => None,
@@ -235,6 +237,8 @@ fn submit_pipeline_run(
         _ => None,
     };
     let waits = object.spec.status == "PipelineRunPending";
+    let refusal = managed_by_others("PipelineRun", &object.metadata.name, &object.spec.managed_by)
+        .or(refusal);
     label_with_pipeline(&mut object);
     let mut state = unresolved(object);
     state.cancel = mode;
@@ -320,6 +324,14 @@ fn pending(kind: &str, name: &str, reason: &'static str) -> Rejection {
     Rejection::new(reason, message)
 }
 
+/// Tekton leaves a run alone that says so, and it stays as it is for ever.
+fn managed_by_others(kind: &str, name: &str, manager: &Option<String>) -> Option<Rejection> {
+    let manager = manager.as_deref().filter(|it| !matches!(*it, "" | "tekton.dev/pipeline"))?;
+    let message =
+        format!("{kind} \"{name}\" is left to {manager:?}: remove spec.managedBy to run it here");
+    Some(Rejection::new("ManagedByOthers", message))
+}
+
 impl Run {
     /// Ends the run before anything of it ran.
     fn refuse(&mut self, now: Time, log: &mut Log, rejection: Rejection) {
@@ -332,7 +344,8 @@ impl Run {
             self.end_pipeline(now, log, true);
             return;
         }
-        self.task_runs[0].refuse(now, &rejection);
+        let run = self.id();
+        self.task_runs[0].refuse(run, now, &rejection);
         let outcome = RunOutcome {
             status: Status::Failed,
             reason,

@@ -276,7 +276,7 @@ impl TaskRunState {
         retriable && !self.is_cancelled_by_spec() && self.retries_status.len() < budget
     }
 
-    fn retry(&mut self, run: RunId) {
+    pub(super) fn retry(&mut self, run: RunId) {
         let mut archived = self.status();
         archived.retries_status = Vec::new();
         self.retries_status.push(archived);

@@ -33,6 +33,8 @@ use crate::{AttemptId, RunId, Time};
 
 /// An attempt is placed anew at most so often after infrastructure failures.
 pub(crate) const MAX_REPLACEMENTS: u32 = 3;
+/// A status keeps no more tries than this of a TaskRun that is wrong from the beginning.
+const REFUSED_AGAIN: usize = 100;
 
 /// What a command may touch besides the TaskRun itself.
 pub(crate) struct Context<'a> {
@@ -266,7 +268,20 @@ impl TaskRunState {
     }
 
     /// Ends a TaskRun of its own before anything ran; no event tells of it.
-    pub(crate) fn refuse(&mut self, now: Time, rejection: &Rejection) {
+    pub(crate) fn refuse(&mut self, run: RunId, now: Time, rejection: &Rejection) {
+        // Tekton tries again what it found wrong, and finds it as wrong. Nothing is wrong with one that is pending.
+        let retries = match rejection.reason {
+            "TaskRunPending" => 0,
+            _ => usize::try_from(self.object.spec.retries).unwrap_or(0).min(REFUSED_AGAIN),
+        };
+        for _ in 0..retries {
+            self.refuse_once(now, rejection);
+            self.retry(run);
+        }
+        self.refuse_once(now, rejection);
+    }
+
+    fn refuse_once(&mut self, now: Time, rejection: &Rejection) {
         let attempt = &mut self.attempt;
         attempt.phase = Phase::Over;
         if !self.resolved.spec.steps.is_empty() {

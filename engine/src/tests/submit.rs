@@ -167,6 +167,39 @@ fn a_pipeline_of_which_nothing_could_run_is_refused_too() {
 }
 
 #[test]
+fn a_task_run_that_is_wrong_is_as_wrong_each_time_it_is_tried() {
+    let run = task_run(json!({
+        "retries": 2,
+        "taskSpec": {
+            "params": [{"name": "need"}],
+            "steps": [{"name": "s", "image": "busybox", "script": "echo"}],
+        },
+    }));
+    let sim = Sim::new(run);
+    let status = sim.task_runs()["tr"].status.clone().expect("a status");
+    assert_eq!(status.conditions[0].reason, "TaskRunValidationFailed");
+    assert_eq!(status.retries_status.len(), 2);
+    assert!(status.retries_status.iter().all(|it| it.conditions == status.conditions));
+}
+
+#[test]
+fn what_others_manage_is_left_to_them() {
+    let task = json!({"steps": [{"name": "s", "image": "busybox", "script": "echo"}]});
+    for (manager, is_refused) in [("example.com/other", true), ("tekton.dev/pipeline", false)] {
+        let tasks = [json!({"name": "t", "taskSpec": task})];
+        let task_run = task_run(json!({"managedBy": manager, "taskSpec": task}));
+        let pipeline_run =
+            pipeline_run(json!({"managedBy": manager, "pipelineSpec": {"tasks": tasks}}));
+        for run in [task_run, pipeline_run] {
+            let sim = Sim::new(run);
+            let outcome = sim.engine.outcome(sim.run);
+            let refused = outcome.filter(|it| it.rejected && it.reason == "ManagedByOthers");
+            assert_eq!(refused.is_some(), is_refused);
+        }
+    }
+}
+
+#[test]
 fn commands_survive_being_stored() {
     let pipeline = pipeline_run(json!({
         "params": [{"name": "a", "value": []}, {"name": "n", "value": "1"}],

@@ -35,7 +35,8 @@ pub fn mismatched<'a>(specs: &[ParamSpec], params: &'a [Param]) -> Vec<&'a str> 
         .collect()
 }
 
-fn declared_type(spec: &ParamSpec) -> &str {
+/// The type of a declared param: a string where nothing is said.
+pub(crate) fn declared_type(spec: &ParamSpec) -> &str {
     if spec.r#type.is_empty() { "string" } else { &spec.r#type }
 }
 

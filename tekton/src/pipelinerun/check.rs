@@ -1,28 +1,31 @@
 //! The checks that need the resolved tasks, before the first TaskRun is made.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{ResolvedTask, is_custom_task};
 use crate::flags::FeatureFlags;
 use crate::params::check;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, go_list};
 use crate::resultref::{ResultRef, in_value, result_refs};
-use crate::v1::{ParamValue, PipelineRun, PipelineSpec, PipelineTask};
+use crate::v1::{Param, ParamSpec, ParamValue, PipelineRun, PipelineSpec, PipelineTask};
 
-/// Checks params, result references and workspaces of all tasks. `spec` is [`super::Prepared::spec`];
-/// `tasks` holds a resolved task for each PipelineTask name, but for custom tasks.
+/// Checks params, result references and workspaces of all tasks. `spec` is [`super::Prepared::spec`], of which
+/// `original` is what it was before params were applied; `tasks` holds a resolved task for each PipelineTask name, but
+/// for custom tasks.
 ///
 /// Reasons: `PipelineValidationFailed`, `CELEvaluationFailed`, `InvalidTaskResultReference`,
 /// `InvalidPipelineResultReference`, `RequiredWorkspaceMarkedOptional`.
 pub fn check_tasks(
     run: &PipelineRun,
+    original: &PipelineSpec,
     spec: &PipelineSpec,
     tasks: &BTreeMap<String, ResolvedTask>,
     flags: &FeatureFlags,
 ) -> Result<(), Rejection> {
     let run_name = &run.metadata.name;
     let all: Vec<&PipelineTask> = spec.tasks.iter().chain(&spec.finally).collect();
-    for task in &all {
+    let originals = original.tasks.iter().chain(&original.finally);
+    for (task, original_task) in all.iter().zip(originals) {
         let Some(resolved) = tasks.get(&task.name) else {
             continue;
         };
@@ -37,6 +40,14 @@ pub fn check_tasks(
                 )
             },
         )?;
+        if flags.enable_param_enum {
+            check_enum_subset(&original_task.params, &original.params, resolved).map_err(
+                |error| {
+                    let message = format!("Validation failed for pipelinerun with error {error}");
+                    Rejection::user("PipelineValidationFailed", message)
+                },
+            )?;
+        }
     }
     for when in all.iter().flat_map(|task| &task.when) {
         if !when.cel.is_empty() {
@@ -47,8 +58,6 @@ pub fn check_tasks(
             ));
         }
     }
-    // A param's enum is looked at when the TaskRun is made; only its presence matters here.
-    let _ = flags;
     let by_name: HashMap<&str, &PipelineTask> =
         all.iter().map(|task| (task.name.as_str(), *task)).collect();
     for task in &all {
@@ -75,6 +84,58 @@ pub fn check_tasks(
         }
     }
     check_optional_workspaces(spec, &all, tasks)
+}
+
+/// Whether what a Pipeline allows for a param is allowed by the task that gets it: by a param of the task whose value is
+/// one reference to one of the Pipeline's. As in Tekton, the first one without an enum ends the look at the task.
+fn check_enum_subset(
+    given: &[Param],
+    pipeline_params: &[ParamSpec],
+    task: &ResolvedTask,
+) -> Result<(), String> {
+    for param in given {
+        let text = param.value.as_str().unwrap_or_default();
+        let references = text.match_indices("$(params").map(|(at, _)| &text[at + 2..]);
+        let names: BTreeSet<&str> = references.filter_map(param_name).collect();
+        let [name] = names.iter().collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let of_pipeline = pipeline_params.iter().find(|spec| spec.name == *name);
+        let of_task = task.spec.params.iter().find(|spec| spec.name == param.name);
+        let (Some(of_pipeline), Some(of_task)) = (of_pipeline, of_task) else {
+            return Ok(());
+        };
+        if check::declared_type(of_pipeline) != "string" || of_task.r#enum.is_empty() {
+            return Ok(());
+        }
+        let task = task.name.as_deref().unwrap_or_default();
+        let enums = go_list(&of_task.r#enum);
+        if of_pipeline.r#enum.is_empty() {
+            return Err(format!(
+                "pipeline param \"{name}\" has no enum, but referenced in \"{task}\" task has enums: {enums}"
+            ));
+        }
+        if of_pipeline.r#enum.iter().any(|value| !of_task.r#enum.contains(value)) {
+            return Err(format!(
+                "pipeline param \"{name}\" enum: {} is not a subset of the referenced in \"{task}\" task param enum: {enums}",
+                go_list(&of_pipeline.r#enum)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The param that a reference names with which a text begins: `params.x)`, `params.x[0])`, `params["x"])`.
+fn param_name(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("params")?;
+    for quote in ["\"", "'"] {
+        let quoted = rest.strip_prefix('[').and_then(|rest| rest.strip_prefix(quote));
+        if let Some(quoted) = quoted {
+            return quoted.split_once(quote).map(|(name, _)| name);
+        }
+    }
+    let (name, _) = rest.strip_prefix('.')?.split_once(')')?;
+    Some(name.split_once('[').map_or(name, |(name, _)| name))
 }
 
 fn check_reference(
@@ -216,9 +277,35 @@ mod tests {
             ),
         ] {
             let spec: PipelineSpec = serde_json::from_value(spec).expect("a PipelineSpec");
-            let error =
-                check_tasks(&run, &spec, &tasks, &FeatureFlags::default()).expect_err(reason);
+            let flags = FeatureFlags::default();
+            let error = check_tasks(&run, &spec, &spec, &tasks, &flags).expect_err(reason);
             assert_eq!((error.reason, error.message.as_str()), (reason, message));
         }
+    }
+
+    #[test]
+    fn a_pipeline_allows_no_value_that_its_task_does_not() {
+        let check = |pipeline: serde_json::Value, value: &str| {
+            let spec = |json| -> Vec<ParamSpec> { serde_json::from_value(json).expect("params") };
+            let given = [Param { name: "p".into(), value: ParamValue::String(value.into()) }];
+            let of_task = json!({"params": [{"name": "p", "enum": ["a", "b"]}], "steps": []});
+            let task = ResolvedTask {
+                spec: serde_json::from_value(of_task).expect("a TaskSpec"),
+                ..ResolvedTask::default()
+            };
+            check_enum_subset(&given, &spec(pipeline), &task)
+        };
+        let narrow = json!([{"name": "x", "type": "string", "enum": ["a"]}]);
+        let wide = json!([{"name": "x", "type": "string", "enum": ["a", "c"]}]);
+        for value in ["$(params.x)", "$(params['x'])", "$(params[\"x\"])"] {
+            assert_eq!(check(narrow.clone(), value), Ok(()));
+            let not_a_subset = "pipeline param \"x\" enum: [a c] is not a subset of the referenced in \"\" task param enum: [a b]";
+            assert_eq!(check(wide.clone(), value), Err(not_a_subset.to_owned()));
+        }
+        let none = json!([{"name": "x"}, {"name": "y"}]);
+        assert_eq!(check(none.clone(), "$(params.x)$(params.y)"), Ok(()));
+        let no_enum =
+            "pipeline param \"x\" has no enum, but referenced in \"\" task has enums: [a b]";
+        assert_eq!(check(none, "v-$(params.x)"), Err(no_enum.to_owned()));
     }
 }
