@@ -231,7 +231,10 @@ impl TaskRunState {
         time: Time,
         verdict: Verdict,
     ) -> Change {
-        let began = self.attempt.agent_start.or(self.attempt.start).unwrap_or(time);
+        // One that no agent was given has not begun before, and is told now.
+        let was_given = self.attempt.announced || self.attempt.agent.is_some();
+        let began = self.attempt.agent_start.or(self.attempt.start.filter(|_| was_given));
+        let began = began.unwrap_or(time);
         let time = Time(time.0.max(began.0));
         let status = verdict.kind.event_status();
         self.close_steps_if_announced(ctx, time, status, &verdict.reason);

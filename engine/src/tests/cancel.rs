@@ -57,6 +57,20 @@ fn cancelled_stops_everything_and_skips_finally() {
 }
 
 #[test]
+fn what_no_agent_was_given_begins_and_ends_when_it_is_cancelled() {
+    let mut sim = Sim::new(pipeline(json!({"tasks": [task("t", &[], json!({}))]})));
+    sim.pass_seconds(60);
+    sim.cancel(CancelMode::Cancelled);
+    sim.finish();
+    assert_eq!(
+        sim.told(),
+        ["run-start", "task-start t", "task-end t cancelled", "run-end cancelled"]
+    );
+    assert!(sim.events.is_sorted_by_key(|event| event.time));
+    assert_eq!(sim.events[2].duration_ms, Some(0));
+}
+
+#[test]
 fn cancelled_run_finally_stops_tasks_and_runs_finally() {
     let mut sim = hanging();
     sim.cancel(CancelMode::CancelledRunFinally);
