@@ -41,6 +41,7 @@ impl Run {
             return Ok(());
         };
         let start = prepare(pipeline, index, limit)?;
+        self.check_names(&start.names)?;
         for (position, name) in start.names.iter().enumerate() {
             let combination = start.combinations.get(position);
             if start.resolved.is_some() {
@@ -50,6 +51,26 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// The children of a matrix are called after their task and their number, and so may another task be. Tekton takes
+    /// the TaskRun of the one for the other's then.
+    fn check_names(&self, names: &[String]) -> Result<(), Rejection> {
+        let Some(pipeline) = &self.pipeline else { return Ok(()) };
+        let owner = |name: &String| {
+            let task_run = self.by_name.get(name).map(|index| &self.task_runs[*index]);
+            let custom_run = || self.custom_runs.iter().find(|it| it.object.metadata.name == *name);
+            let task = task_run.and_then(|it| it.pipeline_task);
+            task.or_else(|| custom_run().map(|it| it.pipeline_task))
+        };
+        let Some((name, other)) = names.iter().find_map(|name| Some((name, owner(name)?))) else {
+            return Ok(());
+        };
+        let other = &pipeline.tasks[other].task.name;
+        let message = format!(
+            "pipeline task {other:?} has a child called {name:?} already, which another one is to have: rename one of them"
+        );
+        Err(Rejection::user("PipelineValidationFailed", message))
     }
 
     fn start_task_run(

@@ -99,3 +99,17 @@ fn a_matrix_over_all_values_of_a_string() {
     sim.settle();
     assert_eq!(sim.task_condition("pr-b").1, "TaskRunValidationFailed");
 }
+
+#[test]
+fn two_tasks_whose_children_have_one_name() {
+    let mut sim = Sim::new(pipeline(json!({
+        "tasks": [task("b-1", &[], json!({}))],
+        "finally": [
+            task("b", &[], json!({"matrix": {"params": [{"name": "p", "value": ["x", "y"]}]}})),
+        ],
+    })));
+    let outcome = sim.finish();
+    assert_eq!(outcome.reason, "PipelineValidationFailed");
+    let message = "pipeline task \"b-1\" has a child called \"pr-b-1\" already";
+    assert!(outcome.message.contains(message), "{}", outcome.message);
+}

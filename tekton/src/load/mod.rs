@@ -26,6 +26,7 @@ use std::sync::Arc;
 pub use bundle::Bundle;
 pub use diagnostic::{Diagnostic, Related, Severity};
 pub use node::{Entry, Node, Span, Value};
+pub(crate) use scalar::go_float;
 pub use suggest::nearest;
 pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 

@@ -6,6 +6,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::load::go_float;
 use crate::object::{Absent, object};
 
 object! {
@@ -100,13 +101,34 @@ impl ParamValue {
                 entries.iter().map(|(key, item)| (key.clone(), text(item))).collect(),
             ),
             Value::Null => ParamValue::default(),
-            other => ParamValue::String(go_json(&other.to_string())),
+            other => ParamValue::String(escape_markup(&go_json(other))),
         }
     }
 }
 
+/// JSON as Go writes it: its floats have an exponent only where they are very small or very large.
+fn go_json(value: &Value) -> String {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or_else(String::new, go_float)
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_json).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(entries) => {
+            let entry = |(key, value): (&String, &Value)| {
+                format!("{}:{}", Value::String(key.clone()), go_json(value))
+            };
+            let entries: Vec<String> = entries.iter().map(entry).collect();
+            format!("{{{}}}", entries.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// Go's JSON writer escapes what HTML would read as markup.
-fn go_json(json: &str) -> String {
+fn escape_markup(json: &str) -> String {
     if !json.contains(['<', '>', '&']) {
         return json.to_owned();
     }
@@ -168,5 +190,27 @@ impl<'de> Deserialize<'de> for ParamValue {
             }
         }
         Ok(ParamValue::from_json(&deserializer.deserialize_any(AnyValue)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_becomes_its_json_as_go_writes_it() {
+        for (json, text) in [
+            ("1e16", "10000000000000000"),
+            ("1e21", "1e+21"),
+            ("0.000001", "0.000001"),
+            ("1e-7", "1e-7"),
+            ("18446744073709551616", "18446744073709552000"),
+            ("[1e20, 1, \"a\"]", "[100000000000000000000,1,\"a\"]"),
+            ("{\"a\": {\"b\": 2.5}}", "{\"a\":{\"b\":2.5}}"),
+            ("[true, \"<\"]", "[true,\"\\u003c\"]"),
+        ] {
+            let value: ParamValue = serde_json::from_str(json).expect("JSON");
+            assert_eq!(value, ParamValue::String(text.to_owned()), "{json}");
+        }
     }
 }
