@@ -334,6 +334,8 @@ impl<'a> Attempt<'a> {
         marked: Marked,
     ) -> Result<(), Failure> {
         watch.begun[index] = true;
+        // The record may tell of it before the daemon does.
+        self.containers[index].started = true;
         let plan = self.plan_of(index).clone();
         if !plan.is_sidecar() {
             let what = report::What::StepStarted(StepStarted { step: plan.name });
