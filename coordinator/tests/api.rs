@@ -140,7 +140,13 @@ async fn a_node_without_a_quorum_says_so_in_time() {
     })
     .await;
     assert_eq!(nodes[0].get("/v1/cluster").await.status, 200);
-    assert!(!nodes[0].get(&format!("/v1/runs/{id}/events")).await.body.is_empty());
+    for path in ["/v1/events".to_owned(), format!("/v1/runs/{id}/events")] {
+        let url = &nodes[0].url;
+        let refused = ask(url, "GET", &path, "request-timeout: 300ms\r\n", "").await;
+        assert_eq!(refused.fault(), (503, "unavailable/no-quorum".to_owned()), "{path}");
+        let stale = nodes[0].get(&format!("{path}?stale=true")).await;
+        assert!(!stale.seqs().is_empty(), "{path}: {stale:?}");
+    }
     stop(&mut nodes).await;
 }
 

@@ -43,7 +43,7 @@ async fn stream_of(mut call: Call, run: String) -> Result<Response> {
         tasks: query.list("task"),
         steps: query.list("step"),
     };
-    let mut subscription = call.api.subscribe(request, &call.asked.caller).await?;
+    let mut subscription = call.api.subscribe(request, &call.asked).await?;
     let mut first = None;
     if last_id.is_some() && format == Format::Sse {
         first = Some(subscription.next().await?);

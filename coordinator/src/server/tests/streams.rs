@@ -1,5 +1,6 @@
 //! Streams of events, over both protocols.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -59,6 +60,40 @@ async fn any_part_of_the_stream_can_be_read_again() {
     }
     let none = server.get("/v1/runs/01JD3ZQ2T9F8V6K4M1N7P5R3S0/events").await;
     assert_eq!(none.fault(), (404, "not-found/run".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_read_without_following_is_all_that_was_acknowledged() {
+    let server = Server::start(Limits::default()).await;
+    let (one, two) = story(&server.node);
+    server.node.quorum.store(false, Ordering::Relaxed);
+    let hurry = "request-timeout: 50ms\r\n";
+    let refused = (503, "unavailable/no-quorum".to_owned());
+    for path in ["/v1/events".to_owned(), format!("/v1/runs/{one}/events")] {
+        assert_eq!(server.ask("GET", &path, hurry, "").await.fault(), refused, "{path}");
+        let stale = server.get(&format!("{path}?stale=true")).await;
+        assert!(!seqs(&stale.body).is_empty(), "{path}: {stale:?}");
+    }
+    let request = |stale: bool| {
+        let mut request = tonic::Request::new(SubscribeRequest::default());
+        request.set_timeout(Duration::from_millis(500));
+        if stale {
+            request.metadata_mut().insert("tenon-stale", "true".parse().unwrap());
+        }
+        request
+    };
+    let mut client = EventsClient::new(channel(&server).await);
+    let status = client.subscribe(request(false)).await.unwrap_err();
+    assert_eq!(tenon_proto::status::from_status(&status).code, "unavailable/no-quorum");
+    client.subscribe(request(true)).await.unwrap();
+
+    // Who follows catches up, but is not told that there is no such run.
+    let followed = server.get(&format!("/v1/runs/{one}/events?follow=true")).await;
+    assert_eq!(seqs(&followed.body), [1, 2, 3, 4, 7]);
+    server.node.runs.lock().unwrap().remove(&two);
+    let path = format!("/v1/runs/{two}/events?follow=true");
+    assert_eq!(server.ask("GET", &path, hurry, "").await.fault(), refused);
     server.stop().await;
 }
 
