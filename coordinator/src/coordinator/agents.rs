@@ -167,6 +167,21 @@ impl Coordinator {
         self.out.push(Output::Close(session, CloseReason::Again));
     }
 
+    /// Agents that were removed while they had a session: they dial in again, and belong to the fleet
+    /// again.
+    pub(super) fn end_sessions_of_removed<'a>(
+        &mut self,
+        agents: impl IntoIterator<Item = &'a String>,
+    ) {
+        for agent in agents {
+            let record = self.replica.meta().agents.get(agent);
+            let session = self.duties.session(agent);
+            if let (true, Some(session)) = (record.is_some_and(|it| it.removed), session) {
+                self.end_session(session);
+            }
+        }
+    }
+
     /// Leadership begins: whoever is up may be acting.
     pub(super) fn begin_leases(&mut self) {
         let least = self.options.leases.lease_ms;
