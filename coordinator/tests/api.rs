@@ -312,6 +312,24 @@ async fn an_agent_is_removed_when_it_is_not_in_contact_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_life_is_over_when_another_one_has_had_its_name() {
+    let mut nodes = cluster_with(1, short_leases).await;
+    let node = &nodes[0];
+    leader(&nodes).await;
+    let mut other = Agent::dial(&node.url, hello("a1", "y")).await.unwrap();
+    assert!(matches!(other.hear().await.unwrap(), Message::Welcome(_)));
+    let refused =
+        async || from_status(&Agent::dial(&node.url, hello("a1", "x")).await.err().unwrap());
+    assert_eq!(refused().await.code, "conflict/agent-superseded");
+    drop(other);
+    until_agent_is(node, "a1", "down").await;
+    assert_eq!(refused().await.code, "conflict/agent-life-over");
+    let mut new = Agent::dial(&node.url, hello("a1", "z")).await.unwrap();
+    assert!(matches!(new.hear().await.unwrap(), Message::Welcome(_)));
+    stop(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_goes_on_at_another_node_without_a_gap() {
     let mut nodes = cluster(3).await;
     let old = leader(&nodes).await;

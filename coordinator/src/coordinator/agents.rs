@@ -28,9 +28,12 @@ impl Coordinator {
             return Ok(());
         }
         let known = self.replica.meta().agents.get(&hello.name);
-        // Incarnations are ULIDs: an older one is a dead life, whose hello was on its way for long.
-        if known.is_some_and(|known| known.incarnation > hello.incarnation) {
-            self.out.push(Output::Close(session, CloseReason::Superseded));
+        // Incarnations are ULIDs: an older one is a life that another has followed. Its reports are
+        // nobody's any more, also when that other one is gone.
+        if let Some(known) = known.filter(|known| known.incarnation > hello.incarnation) {
+            let is_there = known.is_up() || self.duties.session(&hello.name).is_some();
+            let why = if is_there { CloseReason::Superseded } else { CloseReason::LifeOver };
+            self.out.push(Output::Close(session, why));
             return Ok(());
         }
         let offer = Offer::of(&hello);
