@@ -120,6 +120,28 @@ async fn server_sent_events_carry_their_seq_and_end() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_stream_with_nothing_to_say_yet_begins_at_once() {
+    let server = Server::start(Limits::default()).await;
+    let (_, two) = story(&server.node);
+    for (path, last) in [
+        ("/v1/events".to_owned(), "last-event-id: 99999999\r\n"),
+        ("/v1/events?since=900".to_owned(), ""),
+        (format!("/v1/runs/{two}/events"), "last-event-id: 6\r\n"),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n{last}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 15];
+        let soon = Limits::default().idle / 3;
+        let come = tokio::time::timeout(soon, stream.read_exact(&mut head)).await;
+        come.unwrap_or_else(|_| panic!("{path}: no head")).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK", "{path}");
+    }
+    server.stop().await;
+}
+
 async fn channel(server: &Server) -> Channel {
     let address = format!("http://{}", server.address);
     Channel::from_shared(address).unwrap().connect().await.unwrap()
