@@ -4,12 +4,17 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::agent::{Agent, hello};
 use support::http::{Answer, ask};
-use support::{TASK_RUN, TestNode, cluster, leader, stop, text, until};
+use support::{TASK_RUN, TestNode, cluster, cluster_with, leader, stop, text, until};
+use tenon_coordinator::NodeOptions;
+use tenon_coordinator::coordinator::{LeaseTimes, Request};
+use tenon_coordinator::replica::AgentChange;
+use tenon_engine::Time;
+use tenon_proto::agent::v1::Hello;
 use tenon_proto::agent::v1::coordinator_message::Message;
 use tenon_proto::status::from_status;
 use tokio::task::JoinSet;
@@ -140,7 +145,13 @@ async fn a_node_without_a_quorum_says_so_in_time() {
     })
     .await;
     assert_eq!(nodes[0].get("/v1/cluster").await.status, 200);
-    assert!(!nodes[0].get(&format!("/v1/runs/{id}/events")).await.body.is_empty());
+    for path in ["/v1/events".to_owned(), format!("/v1/runs/{id}/events")] {
+        let url = &nodes[0].url;
+        let refused = ask(url, "GET", &path, "request-timeout: 300ms\r\n", "").await;
+        assert_eq!(refused.fault(), (503, "unavailable/no-quorum".to_owned()), "{path}");
+        let stale = nodes[0].get(&format!("{path}?stale=true")).await;
+        assert!(!stale.seqs().is_empty(), "{path}: {stale:?}");
+    }
     stop(&mut nodes).await;
 }
 
@@ -237,6 +248,84 @@ async fn only_the_leader_keeps_sessions_and_only_one_of_a_name() {
         }
     };
     assert!(end.code.starts_with("unavailable/"), "{end:?}");
+    stop(&mut nodes).await;
+}
+
+fn short_leases(options: &mut NodeOptions) {
+    options.leases = LeaseTimes { lease_ms: 600, margin_ms: 200, heartbeat_ms: 100 };
+}
+
+async fn until_agent_is(node: &TestNode, name: &str, state: &str) {
+    until(&format!("agent {name} to be {state}"), async || {
+        let agent = node.get(&format!("/v1/agents/{name}")).await;
+        (agent.status == 200 && agent.json()["state"] == state).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_removed_when_it_is_not_in_contact_any_more() {
+    let mut nodes = cluster_with(3, short_leases).await;
+    let leads = leader(&nodes).await;
+    let (node, other) = (&nodes[leads], &nodes[other_than(leads)]);
+    let offer = Hello { cpu_millis: 4000, software: "test".to_owned(), ..hello("a1", "x") };
+    let mut agent = Agent::dial(&node.url, offer).await.unwrap();
+    assert!(matches!(agent.hear().await.unwrap(), Message::Welcome(_)));
+
+    let listed = other.get("/v1/agents").await.json()["agents"][0].clone();
+    let shown = until("the agent in the status", async || {
+        node.get("/v1/cluster").await.json()["agents"].get(0).cloned()
+    });
+    let shown = shown.await;
+    assert_eq!((&listed["cpuMillis"], &listed["software"]), (&4000.into(), &"test".into()));
+    for key in ["cpuMillis", "memoryBytes", "software", "seenAt", "incarnation"] {
+        assert_eq!(shown[key], listed[key], "{key}");
+    }
+
+    for asked in [node, other] {
+        let refused = asked.ask("DELETE", "/v1/agents/a1", &Value::Null).await;
+        assert_eq!(refused.fault(), (409, "conflict/agent-up".to_owned()));
+    }
+    drop(agent);
+    until_agent_is(other, "a1", "down").await;
+    let removed = other.ask("DELETE", "/v1/agents/a1", &Value::Null).await;
+    assert_eq!(removed.status, 200, "{removed:?}");
+    let gone = node.get("/v1/agents/a1").await;
+    assert_eq!(gone.fault(), (404, "not-found/agent".to_owned()));
+    let mut agent = Agent::dial(&node.url, hello("a1", "x")).await.unwrap();
+    assert!(matches!(agent.hear().await.unwrap(), Message::Welcome(_)));
+    until_agent_is(other, "a1", "up").await;
+
+    // Removed on the way past that check, it has to dial in again.
+    let change = AgentChange::Remove;
+    let request = Request::ChangeAgent { agent: "a1".to_owned(), change };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let soon = Time(since.as_millis() as i64 + 10_000);
+    node.handle().request(request, soon).await.unwrap();
+    let end = loop {
+        if let Err(status) = agent.hear().await {
+            break from_status(&status);
+        }
+    };
+    assert_eq!(end.code, "unavailable/again", "{end:?}");
+    stop(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_is_over_when_another_one_has_had_its_name() {
+    let mut nodes = cluster_with(1, short_leases).await;
+    let node = &nodes[0];
+    leader(&nodes).await;
+    let mut other = Agent::dial(&node.url, hello("a1", "y")).await.unwrap();
+    assert!(matches!(other.hear().await.unwrap(), Message::Welcome(_)));
+    let refused =
+        async || from_status(&Agent::dial(&node.url, hello("a1", "x")).await.err().unwrap());
+    assert_eq!(refused().await.code, "conflict/agent-superseded");
+    drop(other);
+    until_agent_is(node, "a1", "down").await;
+    assert_eq!(refused().await.code, "conflict/agent-life-over");
+    let mut new = Agent::dial(&node.url, hello("a1", "z")).await.unwrap();
+    assert!(matches!(new.hear().await.unwrap(), Message::Welcome(_)));
     stop(&mut nodes).await;
 }
 

@@ -170,9 +170,10 @@ async fn a_node_of_no_cluster_says_what_it_needs() {
         node.get("/v1/runs").await,
         node.get("/v1/runs/01JD3ZQ2T9F8V6K4M1N7P5R3S0").await,
         node.get("/v1/runs/01JD3ZQ2T9F8V6K4M1N7P5R3S0/events").await,
+        node.get("/v1/events").await,
     ] {
         assert_eq!(answer.status, 503, "{answer:?}");
     }
-    assert_eq!(node.get("/v1/events").await.body, b"");
+    assert_eq!(node.get("/v1/events?stale=true").await.body, b"");
     node.stop().await;
 }

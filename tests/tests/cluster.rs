@@ -6,7 +6,7 @@ use std::fs;
 
 use serde_json::Value;
 use tenon_tests::fleet::Fleet;
-use tenon_tests::{Said, finish, signal, wait_until};
+use tenon_tests::{Said, Tenon, finish, signal, wait_until};
 
 fn task(name: &str, script: &str) -> String {
     format!(
@@ -309,7 +309,8 @@ fn annotated(name: &str, annotations: &str, script: &str) -> String {
 
 #[test]
 fn an_agent_is_cordoned_drained_and_removed() {
-    let mut fleet = Fleet::start(3);
+    let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
+    let mut fleet = Fleet::start_on(Tenon::host(), 3, &args);
     let table = fleet.ask(&["agents", "list"]).expect(0).stdout;
     assert!(table.contains("a1") && table.contains("up"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
@@ -356,8 +357,11 @@ fn an_agent_is_cordoned_drained_and_removed() {
     assert_eq!(events.iter().rev().find(|e| e["kind"] == "task-end").unwrap()["agent"], "a2");
     assert_eq!(fleet.json(&["agents", "show", "a1"])["state"], "drained");
 
-    // Gone for good.
+    // Gone for good, once it is not in contact any more.
+    let refused = fleet.ask(&["agents", "remove", "a1"]).expect(2);
+    assert!(refused.stderr.contains("conflict/agent-up"), "{}", refused.stderr);
     fleet.agent = Some(second);
+    wait_until("a1 to be down", || fleet.json(&["agents", "show", "a1"])["state"] == "down");
     fleet.ask(&["agents", "remove", "a1"]).expect(0);
     let unknown = fleet.ask(&["agents", "show", "a1"]).expect(2);
     assert!(unknown.stderr.contains("not-found/agent"), "{}", unknown.stderr);

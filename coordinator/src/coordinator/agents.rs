@@ -28,9 +28,12 @@ impl Coordinator {
             return Ok(());
         }
         let known = self.replica.meta().agents.get(&hello.name);
-        // Incarnations are ULIDs: an older one is a dead life, whose hello was on its way for long.
-        if known.is_some_and(|known| known.incarnation > hello.incarnation) {
-            self.out.push(Output::Close(session, CloseReason::Superseded));
+        // Incarnations are ULIDs: an older one is a life that another has followed. Its reports are
+        // nobody's any more, also when that other one is gone.
+        if let Some(known) = known.filter(|known| known.incarnation > hello.incarnation) {
+            let is_there = known.is_up() || self.duties.session(&hello.name).is_some();
+            let why = if is_there { CloseReason::Superseded } else { CloseReason::LifeOver };
+            self.out.push(Output::Close(session, why));
             return Ok(());
         }
         let offer = Offer::of(&hello);
@@ -165,6 +168,21 @@ impl Coordinator {
     fn end_session(&mut self, session: SessionId) {
         self.detach(session);
         self.out.push(Output::Close(session, CloseReason::Again));
+    }
+
+    /// Agents that were removed while they had a session: they dial in again, and belong to the fleet
+    /// again.
+    pub(super) fn end_sessions_of_removed<'a>(
+        &mut self,
+        agents: impl IntoIterator<Item = &'a String>,
+    ) {
+        for agent in agents {
+            let record = self.replica.meta().agents.get(agent);
+            let session = self.duties.session(agent);
+            if let (true, Some(session)) = (record.is_some_and(|it| it.removed), session) {
+                self.end_session(session);
+            }
+        }
     }
 
     /// Leadership begins: whoever is up may be acting.

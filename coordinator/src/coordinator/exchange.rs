@@ -279,6 +279,9 @@ pub enum CloseReason {
     NotLeader,
     /// The same agent has begun another session.
     Superseded,
+    /// The life of the agent that dialled in is over: another process has had its name since, and is
+    /// gone.
+    LifeOver,
     /// Another session has to begin: some of its reports were not taken and have to be sent again, or
     /// the agent was given up, or its heartbeats come too often for the fleet by now.
     Again,

@@ -323,9 +323,10 @@ impl Coordinator {
             effects.hurried.into_iter().for_each(|run| self.duties.hurry(run));
             let (engine, agents) = (self.replica.engine(), &self.replica.meta().agents);
             self.duties.count(&effects.moved, engine, agents);
-            for agent in effects.decided {
-                self.duties.know(&agent, engine, agents);
+            for agent in &effects.decided {
+                self.duties.know(agent, engine, agents);
             }
+            self.end_sessions_of_removed(&effects.decided);
             for (agent, attempt) in effects.forged {
                 self.out.push(Output::Forged { agent, attempt });
             }

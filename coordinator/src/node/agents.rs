@@ -41,16 +41,52 @@ impl Handle {
             }
             AgentDecision::Remove => AgentChange::Remove,
         };
+        if change == AgentChange::Remove {
+            self.request(Request::Read, as_time(deadline)).await?;
+            let name = agent.clone();
+            let stays = self.look(move |it| why_it_stays(it, &name)).await.ok_or_else(stopping)?;
+            stays.map_or(Ok(()), Err)?;
+        }
         match self.request(Request::ChangeAgent { agent, change }, as_time(deadline)).await? {
             Reply::NoSuchAgent(name) => Err(no_such_agent(&name)),
-            Reply::AgentInUse(attempts) => {
-                let message = format!("{attempts} attempts are placed on the agent");
-                Err(Fault::new("conflict/agent-in-use", message)
-                    .hint("drain it first, and stop it: `tenon agents drain NAME`"))
-            }
+            Reply::AgentInUse(attempts) => Err(in_use(attempts)),
             _ => Ok(()),
         }
     }
+}
+
+/// Why an agent cannot be removed now. One that may still be in contact would dial in again at once;
+/// the others know that it is not when its lease is over.
+fn why_it_stays(coordinator: &Coordinator, name: &str) -> Option<Fault> {
+    let replica = coordinator.replica();
+    let record = replica.meta().agents.get(name)?;
+    let attempts = replica.engine().used().get(name).map_or(0, |used| used.attempts);
+    if record.removed {
+        return None;
+    }
+    if attempts > 0 {
+        return Some(in_use(attempts));
+    }
+    (record.lease_ms > 0 && record.is_up()).then(|| {
+        let message = format!("agent {name} is in contact, or its lease is not over yet");
+        Fault::new("conflict/agent-up", message)
+            .hint("stop it first, and wait until `tenon agents list` says that it is down")
+    })
+}
+
+fn in_use(attempts: u32) -> Fault {
+    Fault::new("conflict/agent-in-use", format!("{attempts} attempts are placed on the agent"))
+        .hint("drain it first, and stop it: `tenon agents drain NAME`")
+}
+
+/// The agents in contact, as this node knows when it leads.
+pub(super) fn in_contact(coordinator: &Coordinator) -> Vec<Agent> {
+    let (meta, used) = (coordinator.replica().meta(), coordinator.replica().engine().used());
+    let known = coordinator.agents().filter_map(|hello| {
+        let record = meta.agents.get(&hello.name).filter(|record| !record.removed)?;
+        Some(Agent { state: "up".to_owned(), ..show(&hello.name, record, used) })
+    });
+    known.collect()
 }
 
 fn of_all(coordinator: &Coordinator) -> Vec<Agent> {

@@ -254,15 +254,6 @@ impl ControlPlane for Handle {
         let members = member.members.borrow().clone();
         let members: Vec<WireMember> =
             members.into_iter().map(|(id, known)| show::member(id, known, &raft)).collect();
-        let agents = member.standing.fleet().agents.into_iter().map(|agent| Agent {
-            name: agent.name,
-            state: "up".to_owned(),
-            slots: agent.slots,
-            running: agent.running,
-            backends: agent.backends,
-            labels: agent.labels.into_iter().collect(),
-            ..Agent::default()
-        });
         ClusterStatus {
             cluster_id: member.identity.cluster.clone(),
             node: member.identity.node,
@@ -276,7 +267,7 @@ impl ControlPlane for Handle {
             last_index: raft.last,
             first_index: raft.first,
             members,
-            agents: agents.collect(),
+            agents: member.standing.fleet().agents,
             active_runs: state.active_runs,
             first_seq: member.events.first_seq().unwrap_or(0),
             last_seq: state.last_seq,

@@ -49,6 +49,11 @@ impl Handle {
                 "another process has begun a session under the name of this agent",
             )
             .hint("agents need different names: --name"),
+            CloseReason::LifeOver => Fault::new(
+                "conflict/agent-life-over",
+                "another process has had the name of this agent since, and is gone",
+            )
+            .hint("it has to begin a new life: move `spool` in its directory away, and start it again"),
             CloseReason::Again => Fault::new(
                 "unavailable/again",
                 "some reports could not be taken; begin a new session and send them again",

@@ -1,10 +1,10 @@
 //! How a node stands, for whoever must not wait to know: written by its threads now and then.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use tenon_consensus::Status;
+use tenon_proto::control::v1::Agent;
 
 use crate::coordinator::Coordinator;
 
@@ -41,28 +41,13 @@ pub struct StateView {
 #[derive(Clone, Debug, Default)]
 pub struct FleetView {
     /// Agents in contact: on the leader only.
-    pub agents: Vec<AgentView>,
+    pub agents: Vec<Agent>,
     /// Agents of the fleet, in contact or not.
     pub known_agents: u64,
     /// Those of them that are cordoned or being drained.
     pub closed_agents: u64,
     /// Tasks that have an agent.
     pub placed: u64,
-}
-
-/// An agent in contact.
-#[derive(Clone, Debug, Default)]
-pub struct AgentView {
-    /// Its name.
-    pub name: String,
-    /// How many attempts it runs at a time.
-    pub slots: u32,
-    /// How many it has now.
-    pub running: u32,
-    /// What it runs them on.
-    pub backends: Vec<String>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
 }
 
 impl Standing {
@@ -122,16 +107,9 @@ impl FleetView {
     pub(super) fn of(coordinator: &Coordinator) -> FleetView {
         let replica = coordinator.replica();
         let running = replica.engine().used();
-        let agents = coordinator.agents().map(|hello| AgentView {
-            name: hello.name.clone(),
-            slots: hello.slots,
-            running: running.get(&hello.name).map_or(0, |used| used.attempts),
-            backends: hello.backends.clone(),
-            labels: hello.labels.clone().into_iter().collect(),
-        });
         let known = || replica.meta().agents.values().filter(|agent| !agent.removed);
         FleetView {
-            agents: agents.collect(),
+            agents: super::agents::in_contact(coordinator),
             known_agents: count(known().count()),
             closed_agents: count(known().filter(|agent| agent.cordoned).count()),
             placed: running.values().map(|used| u64::from(used.attempts)).sum(),

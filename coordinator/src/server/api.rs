@@ -30,9 +30,6 @@ use super::wish::Wish;
 use super::{Limits, fields};
 use crate::intake::{self, Chance, Front, Prepared, Remark, flags};
 
-/// How long a node may take to hear of a run whose events are asked for.
-const CATCHING_UP: Duration = Duration::from_secs(5);
-
 /// A manifest of at most so many bytes is read at once: that takes less than to hand it to another thread.
 const AT_ONCE: usize = 4 << 10;
 
@@ -180,12 +177,14 @@ impl Api {
         Ok(RunObjects { yaml })
     }
 
-    /// A place in the event stream.
+    /// A place in the event stream. A reader that does not follow gets, like any other read, what was
+    /// acknowledged before; one that follows catches up by itself.
     pub async fn subscribe(
         &self,
         request: SubscribeRequest,
-        caller: &Caller,
+        asked: &Asked,
     ) -> Result<Subscription> {
+        let caller = &asked.caller;
         fields::kinds(&request.kinds)?;
         if !request.namespace.is_empty() {
             fields::namespace(&request.namespace)?;
@@ -198,8 +197,12 @@ impl Api {
         if self.shutdown.is_cancelled() {
             return Err(stopping());
         }
+        match run {
+            _ if !request.follow => self.barrier(asked).await?,
+            Some(run) => self.know(run, asked).await?,
+            None => {}
+        }
         if let Some(run) = run {
-            self.know(run).await?;
             self.look_at(caller, run).await?;
         }
         let open = self.metrics.subscribers.get();
@@ -248,12 +251,12 @@ impl Api {
 
     /// Catches up, if this node has not heard of that run yet: whoever names it may have heard of it
     /// from another node.
-    async fn know(&self, run: RunId) -> Result<()> {
+    async fn know(&self, run: RunId, asked: &Asked) -> Result<()> {
         let node = self.node.clone();
         if blocking(move || node.get(run)).await?.is_some() {
             return Ok(());
         }
-        self.node.read_barrier(Instant::now() + CATCHING_UP).await
+        self.barrier(asked).await
     }
 
     /// Faults a run that the caller may not change.

@@ -111,6 +111,15 @@ impl Subscription {
 
     /// What comes next. After an error nothing does.
     pub async fn next(&mut self) -> Result<Next> {
+        self.next_by(Instant::now() + self.patience.idle).await
+    }
+
+    /// Likewise, of what is there already: [`Next::Idle`] if that is nothing.
+    pub async fn next_at_once(&mut self) -> Result<Next> {
+        self.next_by(Instant::now()).await
+    }
+
+    async fn next_by(&mut self, idle_at: Instant) -> Result<Next> {
         if let Some(taken) = self.taken.take()
             && taken.elapsed() > self.patience.stall
         {
@@ -122,7 +131,6 @@ impl Subscription {
         if let Some(batch) = self.piece() {
             return Ok(Next::Batch(batch));
         }
-        let idle_at = Instant::now() + self.patience.idle;
         let mut text = Vec::new();
         while !self.over && text.len() < BATCH {
             let visible = *self.visible.borrow_and_update();

@@ -5,7 +5,7 @@ use tenon_proto::control::v1::events_server::Events;
 use tenon_proto::control::v1::{EventBatch, SubscribeRequest};
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Service, caller};
+use super::{Answers, Service, asked};
 use crate::server::batch::Batch;
 use crate::server::subscription::Next;
 
@@ -17,8 +17,8 @@ impl Events for Service {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let caller = caller(&request);
-        let open = self.api.subscribe(request.into_inner(), &caller);
+        let asked = asked(&request)?;
+        let open = self.api.subscribe(request.into_inner(), &asked);
         let subscription = self.api.counted("grpc", "subscribe", open).await?;
         let batches = stream::unfold(Some(subscription), |subscription| async {
             let mut subscription = subscription?;

@@ -23,6 +23,9 @@ pub enum Kind {
     Yaml,
 }
 
+/// How a body says what it is; `curl -d` calls everything a form.
+const SAY: &str = "say what it is: -H 'content-type: application/json' (curl's --json does that)";
+
 /// The kind of a body, by its header.
 pub fn kind(headers: &HeaderMap) -> Result<Kind> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Kind::Json) };
@@ -33,7 +36,7 @@ pub fn kind(headers: &HeaderMap) -> Result<Kind> {
         other => {
             let message = format!("a body of type {other:?} is not understood");
             Err(Fault::new("unsupported/media-type", message)
-                .hint("send application/json, or a manifest as application/yaml"))
+                .hint(format!("{SAY}; of a manifest application/yaml")))
         }
     }
 }
@@ -86,7 +89,8 @@ impl Call {
         let body = std::mem::take(&mut self.body);
         let bytes = read(body, SMALL, self.asked.deadline).await?;
         if !bytes.is_empty() && kind(&self.parts.headers)? != Kind::Json {
-            return Err(Fault::new("unsupported/media-type", "the body has to be JSON"));
+            let fault = Fault::new("unsupported/media-type", "the body has to be JSON");
+            return Err(fault.hint(SAY));
         }
         json(&bytes)
     }

@@ -43,10 +43,11 @@ async fn stream_of(mut call: Call, run: String) -> Result<Response> {
         tasks: query.list("task"),
         steps: query.list("step"),
     };
-    let mut subscription = call.api.subscribe(request, &call.asked.caller).await?;
+    let may_be_over = !request.follow || !request.run.is_empty();
+    let mut subscription = call.api.subscribe(request, &call.asked).await?;
     let mut first = None;
-    if last_id.is_some() && format == Format::Sse {
-        first = Some(subscription.next().await?);
+    if last_id.is_some() && format == Format::Sse && may_be_over {
+        first = Some(subscription.next_at_once().await?);
         if first == Some(Next::End) {
             // The one answer on which a browser does not come back.
             return Ok(StatusCode::NO_CONTENT.into_response());

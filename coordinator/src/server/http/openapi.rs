@@ -60,7 +60,8 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
             "name": it.name, "in": "query", "description": it.about, "schema": schema,
         }));
     }
-    if route.path.starts_with("/v1/runs") && route.method == "GET" {
+    let reads = ["/v1/runs", "/v1/events"].iter().any(|path| route.path.starts_with(path));
+    if reads && route.method == "GET" {
         parameters.push(json!({
             "name": "stale", "in": "query", "schema": {"type": "boolean"},
             "description": "The answer need not know of writes that other nodes acknowledged",

@@ -49,6 +49,10 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     assert_eq!((&detail["file"], &detail["line"]), (&"manifest".into(), &6.into()), "{detail}");
     let answer = server.ask("POST", "/v1/runs", "content-type: text/html\r\n", "<p>").await;
     assert_eq!(answer.fault(), (415, "unsupported/media-type".to_owned()));
+    // As `curl -d` sends it.
+    let form = "content-type: application/x-www-form-urlencoded\r\n";
+    let answer = server.ask("POST", "/v1/runs", form, "{}").await;
+    assert!(answer.json()["hint"].as_str().unwrap().contains("--json"), "{answer:?}");
     let answer = server.post("/v1/runs", &" ".repeat(9000)).await;
     assert_eq!(answer.fault(), (413, "too-large/body".to_owned()));
     assert!(server.node.runs.lock().unwrap().is_empty());

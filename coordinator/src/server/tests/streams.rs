@@ -1,5 +1,6 @@
 //! Streams of events, over both protocols.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -63,6 +64,40 @@ async fn any_part_of_the_stream_can_be_read_again() {
 }
 
 #[tokio::test]
+async fn what_is_read_without_following_is_all_that_was_acknowledged() {
+    let server = Server::start(Limits::default()).await;
+    let (one, two) = story(&server.node);
+    server.node.quorum.store(false, Ordering::Relaxed);
+    let hurry = "request-timeout: 50ms\r\n";
+    let refused = (503, "unavailable/no-quorum".to_owned());
+    for path in ["/v1/events".to_owned(), format!("/v1/runs/{one}/events")] {
+        assert_eq!(server.ask("GET", &path, hurry, "").await.fault(), refused, "{path}");
+        let stale = server.get(&format!("{path}?stale=true")).await;
+        assert!(!seqs(&stale.body).is_empty(), "{path}: {stale:?}");
+    }
+    let request = |stale: bool| {
+        let mut request = tonic::Request::new(SubscribeRequest::default());
+        request.set_timeout(Duration::from_millis(500));
+        if stale {
+            request.metadata_mut().insert("tenon-stale", "true".parse().unwrap());
+        }
+        request
+    };
+    let mut client = EventsClient::new(channel(&server).await);
+    let status = client.subscribe(request(false)).await.unwrap_err();
+    assert_eq!(tenon_proto::status::from_status(&status).code, "unavailable/no-quorum");
+    client.subscribe(request(true)).await.unwrap();
+
+    // Who follows catches up, but is not told that there is no such run.
+    let followed = server.get(&format!("/v1/runs/{one}/events?follow=true")).await;
+    assert_eq!(seqs(&followed.body), [1, 2, 3, 4, 7]);
+    server.node.runs.lock().unwrap().remove(&two);
+    let path = format!("/v1/runs/{two}/events?follow=true");
+    assert_eq!(server.ask("GET", &path, hurry, "").await.fault(), refused);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn server_sent_events_carry_their_seq_and_end() {
     let server = Server::start(Limits::default()).await;
     let (one, _) = story(&server.node);
@@ -82,6 +117,28 @@ async fn server_sent_events_carry_their_seq_and_end() {
     let wrong = format!("{accept}last-event-id: x\r\n");
     let answer = server.ask("GET", &path, &wrong, "").await;
     assert_eq!(answer.fault(), (400, "invalid/last-event-id".to_owned()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_with_nothing_to_say_yet_begins_at_once() {
+    let server = Server::start(Limits::default()).await;
+    let (_, two) = story(&server.node);
+    for (path, last) in [
+        ("/v1/events".to_owned(), "last-event-id: 99999999\r\n"),
+        ("/v1/events?since=900".to_owned(), ""),
+        (format!("/v1/runs/{two}/events"), "last-event-id: 6\r\n"),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n{last}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 15];
+        let soon = Limits::default().idle / 3;
+        let come = tokio::time::timeout(soon, stream.read_exact(&mut head)).await;
+        come.unwrap_or_else(|_| panic!("{path}: no head")).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK", "{path}");
+    }
     server.stop().await;
 }
 
