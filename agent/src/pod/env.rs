@@ -163,7 +163,8 @@ pub fn pod_field(pod: &Pod, path: &str) -> Result<String, Refusal> {
         "metadata.labels" => pairs(&pod.labels),
         "metadata.annotations" => pairs(&pod.annotations),
         "spec.nodeName" => host_name(),
-        "spec.serviceAccountName" => "default".to_owned(),
+        "spec.serviceAccountName" if pod.service_account_name.is_empty() => "default".to_owned(),
+        "spec.serviceAccountName" => pod.service_account_name.clone(),
         // Known only once containers run; everything of a pod shares its loopback.
         "status.podIP" | "status.podIPs" | "status.hostIP" | "status.hostIPs" => {
             "127.0.0.1".to_owned()
@@ -273,6 +274,7 @@ mod tests {
             name: "p".into(),
             namespace: "ns".into(),
             labels: [("l".to_owned(), "v".to_owned())].into(),
+            service_account_name: "robot".into(),
             ..Pod::default()
         };
         let resources = serde_json::from_value(json!({"limits": {"cpu": "1500m"}})).unwrap();
@@ -301,6 +303,7 @@ mod tests {
                 {"name": "L", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['l']"}}},
                 {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "MCPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+                {"name": "ACCOUNT", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
                 {"name": "X", "value": "again"},
                 {"name": "TENON_PLACEMENT", "value": "its own"},
             ]),
@@ -309,6 +312,7 @@ mod tests {
         for (name, expected) in [
             ("P_a", Some("1")),
             ("P_b", Some("2")),
+            ("ACCOUNT", Some("robot")),
             ("X", Some("again")),
             ("LATER", Some("hidden")),
             ("Y", Some("hidden $(LATER)")),

@@ -70,6 +70,8 @@ pub struct Pod {
     pub volumes: Vec<Volume>,
     /// Task results that are files under /tekton/results (those without a `value:`).
     pub results: Vec<String>,
+    /// The ServiceAccount's name, also where there is no such account; empty for `default`.
+    pub service_account_name: String,
     /// Names of the ServiceAccount's secrets, for git and registry credentials.
     pub credential_secrets: Vec<String>,
     /// Secrets to pull images with: of the podTemplate and of the ServiceAccount.

@@ -223,6 +223,7 @@ fn build(
             .filter(|result| result.value.is_none())
             .map(|result| result.name.clone())
             .collect(),
+        service_account_name: task_run.spec.service_account_name.clone(),
         credential_secrets: credential_secrets(account),
         image_pull_secrets,
         security_context: template.security_context,
