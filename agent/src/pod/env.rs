@@ -6,6 +6,7 @@ use tenon_proto::agent::v1::AttemptId;
 use tenon_tekton::k8s::{EnvFromSource, EnvVar, KeySelector, ResourceRequirements};
 use tenon_tekton::pod::Pod;
 
+use super::container::container_name;
 use super::expand::expand;
 use super::{Env, Materials, Refusal, quantity};
 
@@ -189,6 +190,25 @@ fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_else(|_| "localhost".to_owned())
+}
+
+/// `limits.cpu` and the like of one of the pod's containers, `step-<name>` or `sidecar-<name>`.
+pub fn container_resource_field(
+    pod: &Pod,
+    container: &str,
+    resource: &str,
+    divisor: &serde_json::Value,
+) -> Result<String, Refusal> {
+    let is_meant = |kind: &str, name: &str| container_name(kind, name) == container;
+    let of_step = pod.steps.iter().find(|step| is_meant("step", &step.name));
+    let of_sidecar = pod.sidecars.iter().find(|sidecar| is_meant("sidecar", &sidecar.name));
+    let resources = of_step
+        .map(|step| &step.compute_resources)
+        .or_else(|| of_sidecar.map(|sidecar| &sidecar.compute_resources));
+    match resources {
+        Some(resources) => resource_field(resources, resource, divisor),
+        None => Err(refuse(format!("container {container} not found"))),
+    }
 }
 
 /// `limits.cpu` and the like, divided and rounded up. Without a limit: what the machine has.
