@@ -79,7 +79,7 @@ fn fencing_token(attempt: &AttemptId) -> u64 {
 
 fn add_all(built: &mut Env, materials: &Materials, source: &EnvFromSource) -> Result<(), Refusal> {
     let (values, name, kind, optional) = if let Some(from) = &source.config_map_ref {
-        let values = materials.config_maps.get(&from.name);
+        let values = materials.config_maps.get(&from.name).map(|map| &map.texts);
         (values, &from.name, "configmap", from.optional)
     } else if let Some(from) = &source.secret_ref {
         let values = materials.secrets.get(&from.name).map(|s| &s.values);
@@ -112,7 +112,7 @@ fn config_map_key(
     let Some(map) = materials.config_maps.get(&selector.name) else {
         return absent(optional, || format!("configmap \"{}\" not found", selector.name));
     };
-    match map.get(&selector.key) {
+    match map.texts.get(&selector.key) {
         Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
         None => absent(optional, || {
             format!(
@@ -261,7 +261,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pod::SecretValues;
+    use crate::pod::{ConfigMapValues, SecretValues};
 
     fn materials() -> Materials {
         let attempt = AttemptId {
@@ -275,7 +275,11 @@ mod tests {
             traceparents: [("step-s".to_owned(), "00-t-s-01".to_owned())].into(),
             config_maps: [(
                 "cm".to_owned(),
-                [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into(),
+                ConfigMapValues {
+                    texts: [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]
+                        .into(),
+                    binary: [("bin".to_owned(), b"3".to_vec())].into(),
+                },
             )]
             .into(),
             secrets: [(
@@ -332,6 +336,7 @@ mod tests {
         for (name, expected) in [
             ("P_a", Some("1")),
             ("P_b", Some("2")),
+            ("P_bin", None),
             ("ACCOUNT", Some("robot")),
             ("X", Some("again")),
             ("LATER", Some("hidden")),
@@ -381,6 +386,10 @@ mod tests {
             (
                 json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "no"}}}]),
                 "couldn't find key no in ConfigMap ns/cm",
+            ),
+            (
+                json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "bin"}}}]),
+                "couldn't find key bin in ConfigMap ns/cm",
             ),
         ] {
             assert_eq!(build(json!([]), env).unwrap_err(), message);

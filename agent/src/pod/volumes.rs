@@ -54,7 +54,7 @@ fn make_one(
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode;
         let files = match materials.config_maps.get(&source.name) {
-            Some(map) => project(map, &source.items, mode, source.optional, || {
+            Some(map) => project(&map.files(), &source.items, mode, source.optional, || {
                 format!("configmap references non-existent config key: {}", source.name)
             })?,
             None if source.optional == Some(true) => Vec::new(),
@@ -256,7 +256,7 @@ fn projected(
     }
     if let Some(source) = &projection.config_map {
         return match materials.config_maps.get(&source.name) {
-            Some(map) => project(map, &source.items, mode, source.optional, || {
+            Some(map) => project(&map.files(), &source.items, mode, source.optional, || {
                 format!("configmap references non-existent config key: {}", source.name)
             }),
             None if source.optional == Some(true) => Ok(Vec::new()),
