@@ -243,6 +243,21 @@ async fn without_grace_nothing_is_asked_to_end() {
 }
 
 #[tokio::test]
+async fn a_pod_has_name_servers_of_its_own() {
+    let dns =
+        json!({"nameservers": ["192.0.2.7"], "searches": ["a.example"], "options": ["ndots:3"]});
+    let steps =
+        json!([{"command": ["cat", "/etc/resolv.conf"]}, {"command": ["cat", "/etc/resolv.conf"]}]);
+    let ran = Machine::new().await.run(json!({"dns": dns, "steps": steps})).await;
+    for step in ["s0", "s1"] {
+        let log = ran.log(step);
+        for line in ["nameserver 192.0.2.7", "search a.example", "options ndots:3"] {
+            assert!(log.contains(line), "{log}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn out_of_memory_is_told() {
     let machine = Machine::new().await;
     let ran = machine
