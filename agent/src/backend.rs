@@ -137,9 +137,9 @@ pub trait Sink: Send + Sync {
 /// A request to stop an attempt, and the leave to go on with it.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel {
-    /// Fires when the attempt is to stop: SIGTERM now.
+    /// Fires when the attempt is to stop: SIGTERM now, unless `kill` has fired.
     pub stop: CancellationToken,
-    /// Fires when grace is over: SIGKILL now.
+    /// Fires when grace is over, or before `stop` where there is none: SIGKILL now.
     pub kill: CancellationToken,
     /// Fires when nobody wants to know any more how it ends.
     pub unwanted: CancellationToken,

@@ -44,15 +44,18 @@ async fn daemon(data_dir: &Path) -> Vec<Check> {
         Ok(endpoint) => endpoint,
         Err(error) => return vec![check(false, error.message, "unset it, or say another one")],
     };
+    let named = endpoint::named()
+        .map(|named| format!("{}, or use `--backend host`, to do without it", named.describe()));
     let docker = match endpoint::connect(&endpoint).await {
         Ok(docker) => docker,
         Err(error) => {
-            let hint = if !matches!(endpoint, Endpoint::Unix(_)) {
-                "try `docker version` with the same DOCKER_HOST"
-            } else if error.message.contains("ermission denied") {
+            let is_here = matches!(endpoint, Endpoint::Unix(_));
+            let hint = if is_here && error.message.contains("ermission denied") {
                 "add yourself to the group `docker` and log in again, or run as root"
             } else {
-                "start it with `systemctl start docker`, or use `--backend host`"
+                named
+                    .as_deref()
+                    .unwrap_or("start it with `systemctl start docker`, or use `--backend host`")
             };
             return vec![check(false, error.message, hint)];
         }

@@ -226,6 +226,38 @@ async fn a_step_that_ignores_the_signal_is_killed() {
 }
 
 #[tokio::test]
+async fn without_grace_nothing_is_asked_to_end() {
+    let machine = Machine::new().await;
+    let cancel = Cancel::default();
+    let stop = cancel.clone();
+    let pod = json!({"steps": [{"script": "trap 'echo term' TERM; echo up; while :; do sleep 0.1; done"}, {"script": "true"}]});
+    let (ran, ()) = tokio::join!(machine.run_with(pod, vec![], vec![], &cancel), async {
+        machine.printed.notified().await;
+        stop.kill.cancel();
+        stop.stop.cancel();
+    });
+    assert!(matches!(ran.outcome, Outcome::Stopped(_)), "{:?}", ran.outcome);
+    assert_eq!((ran.log("s0"), ran.ending("s0")), ("up".to_owned(), (137, Ending::Cancelled)));
+    let never = ran.step("s1");
+    assert_eq!((never.started_at_ms, &*never.message), (None, "Stopped before it began"));
+}
+
+#[tokio::test]
+async fn a_pod_has_name_servers_of_its_own() {
+    let dns =
+        json!({"nameservers": ["192.0.2.7"], "searches": ["a.example"], "options": ["ndots:3"]});
+    let steps =
+        json!([{"command": ["cat", "/etc/resolv.conf"]}, {"command": ["cat", "/etc/resolv.conf"]}]);
+    let ran = Machine::new().await.run(json!({"dns": dns, "steps": steps})).await;
+    for step in ["s0", "s1"] {
+        let log = ran.log(step);
+        for line in ["nameserver 192.0.2.7", "search a.example", "options ndots:3"] {
+            assert!(log.contains(line), "{log}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn out_of_memory_is_told() {
     let machine = Machine::new().await;
     let ran = machine

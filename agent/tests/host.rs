@@ -190,7 +190,7 @@ async fn cancelling_ends_the_whole_tree() {
         let reports = Reports::default();
         let cancel = Cancel::default();
         let script = if kill {
-            "trap '' TERM; echo up; while :; do sleep 1; done"
+            "trap 'echo term' TERM; echo up; while :; do sleep 0.1; done"
         } else {
             "echo up; sleep 1000"
         };
@@ -198,10 +198,10 @@ async fn cancelling_ends_the_whole_tree() {
             while reports.log().is_empty() {
                 reports.printed.notified().await;
             }
-            cancel.stop.cancel();
             if kill {
                 cancel.kill.cancel();
             }
+            cancel.stop.cancel();
         };
         let started = Instant::now();
         let pod = pod(json!([step("s", script)]), json!([]));
@@ -209,6 +209,9 @@ async fn cancelling_ends_the_whole_tree() {
         assert!(matches!(outcome, Outcome::Stopped(_)), "{outcome:?}");
         assert!(started.elapsed() < Duration::from_secs(10));
         assert_eq!(reports.steps()["s"].ending(), Ending::Cancelled);
+        if kill {
+            assert_eq!((reports.log(), reports.steps()["s"].exit_code), ("up\n".to_owned(), 137));
+        }
     }
 }
 

@@ -34,6 +34,8 @@ struct Reporter {
     started: Mutex<BTreeMap<String, u32>>,
     reported: AtomicU64,
     killed: Notify,
+    /// Attempts that were to be killed already when they were told to stop.
+    killed_at_once: AtomicU64,
     cleaned: Mutex<Vec<String>>,
 }
 
@@ -76,6 +78,9 @@ impl Backend for Reporter {
                     ended::Outcome::Ran(Ran {})
                 }
                 _ => {
+                    cancel.stop.cancelled().await;
+                    let at_once = u64::from(cancel.kill.is_cancelled());
+                    self.killed_at_once.fetch_add(at_once, Ordering::SeqCst);
                     cancel.kill.cancelled().await;
                     self.killed.notify_one();
                     ended::Outcome::Stopped(Stopped {})
@@ -237,6 +242,7 @@ async fn what_an_agent_holds_is_said_to_the_next_leader_and_dropped_when_it_says
         }
         until(&cluster, "the end of the long one", |cluster| cluster.has_ended(&attempt("long")))
             .await;
+        assert_eq!(backend.killed_at_once.load(Ordering::SeqCst), 1, "without grace");
         cluster.lock().unwrap().ended_runs.push(RUN.to_owned());
         until(&cluster, "the run to be cleaned up", |_| {
             !backend.cleaned.lock().unwrap().is_empty()

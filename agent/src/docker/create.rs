@@ -118,6 +118,10 @@ fn base(
         }),
         // The hosts file belongs to whoever owns the network.
         extra_hosts: is_owner.then(|| extra_hosts(pod)),
+        // And so does resolv.conf.
+        dns: asked(is_owner, &pod.dns.nameservers),
+        dns_search: asked(is_owner, &pod.dns.searches),
+        dns_options: asked(is_owner, &pod.dns.options),
         ..HostConfig::default()
     };
     ContainerCreateBody {
@@ -134,6 +138,11 @@ fn base(
         host_config: Some(host),
         ..ContainerCreateBody::default()
     }
+}
+
+/// An empty list would be something else than none: it would leave out what the daemon takes by itself.
+fn asked(is_owner: bool, list: &[String]) -> Option<Vec<String>> {
+    (is_owner && !list.is_empty()).then(|| list.to_vec())
 }
 
 fn extra_hosts(pod: &PodPlan) -> Vec<String> {

@@ -56,6 +56,56 @@ pub fn endpoint() -> Result<Endpoint, BackendError> {
     })
 }
 
+/// What the user has named the daemon with, if it is not the one that listens on this machine by itself.
+pub fn named() -> Option<Named> {
+    named_by(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+/// Where the name of a daemon stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// In this environment variable.
+    Variable(&'static str),
+    /// It is the current context in the configuration that is in this directory.
+    Context(String, PathBuf),
+}
+
+impl Named {
+    /// What names the daemon, and how to take the name away.
+    pub fn describe(&self) -> String {
+        match self {
+            Named::Variable(name) => format!("{name} names that daemon: unset it"),
+            Named::Context(name, config) => format!(
+                "The current context {name:?} in {} names that daemon: take another one with \
+                 `docker context use default`",
+                config.join("config.json").display()
+            ),
+        }
+    }
+}
+
+fn named_by(env: &dyn Fn(&str) -> Option<String>) -> Option<Named> {
+    if env("DOCKER_HOST").is_some() {
+        return Some(Named::Variable("DOCKER_HOST"));
+    }
+    let config = config_dir(env);
+    let context = context_name(env, &config)?;
+    Some(match env("DOCKER_CONTEXT") {
+        Some(_) => Named::Variable("DOCKER_CONTEXT"),
+        None => Named::Context(context, config),
+    })
+}
+
+/// The context that is meant, where that is not the machine's own daemon.
+fn context_name(env: &dyn Fn(&str) -> Option<String>, config: &Path) -> Option<String> {
+    let named = env("DOCKER_CONTEXT").or_else(|| {
+        let text = std::fs::read(config.join("config.json")).ok()?;
+        let config: Value = serde_json::from_slice(&text).ok()?;
+        config["currentContext"].as_str().map(str::to_owned)
+    });
+    named.filter(|name| name != "default" && !name.is_empty())
+}
+
 fn choose(around: &Surroundings<'_>) -> Result<Endpoint, BackendError> {
     let env = around.env;
     let certificates =
@@ -65,12 +115,7 @@ fn choose(around: &Surroundings<'_>) -> Result<Endpoint, BackendError> {
         return parse(&host, tls, "DOCKER_HOST");
     }
     let config = config_dir(env);
-    let named = env("DOCKER_CONTEXT").or_else(|| {
-        let text = std::fs::read(config.join("config.json")).ok()?;
-        let config: Value = serde_json::from_slice(&text).ok()?;
-        config["currentContext"].as_str().map(str::to_owned)
-    });
-    if let Some(name) = named.filter(|name| name != "default" && !name.is_empty()) {
+    if let Some(name) = context_name(env, &config) {
         return context(&config, &name);
     }
     let runtime = env("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -281,6 +326,27 @@ mod tests {
         ] {
             assert_eq!(chosen(&env, files).unwrap().url(), url);
         }
+    }
+
+    #[test]
+    fn what_names_a_daemon_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().to_str().unwrap();
+        let named = |env: &[(&str, &str)]| {
+            let mut env: HashMap<&str, &str> = env.iter().copied().collect();
+            env.insert("DOCKER_CONFIG", config);
+            named_by(&|name| env.get(name).map(|&value| value.to_owned()))
+        };
+        assert_eq!(named(&[]), None);
+        assert_eq!(named(&[("DOCKER_CONTEXT", "default")]), None);
+        let host = ("DOCKER_HOST", "unix:///var/run/docker.sock");
+        assert_eq!(named(&[host]), Some(Named::Variable("DOCKER_HOST")));
+        assert_eq!(named(&[("DOCKER_CONTEXT", "x")]), Some(Named::Variable("DOCKER_CONTEXT")));
+        std::fs::write(dir.path().join("config.json"), r#"{"currentContext":"far"}"#).unwrap();
+        let current = Named::Context("far".to_owned(), dir.path().to_owned());
+        assert!(current.describe().contains("docker context use default"));
+        assert_eq!(named(&[]), Some(current));
+        assert_eq!(named(&[("DOCKER_CONTEXT", "default")]), None);
     }
 
     #[test]

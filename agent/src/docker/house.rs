@@ -21,6 +21,9 @@ use crate::keeping::disk::Disk;
 use crate::keeping::images::{Known, candidates};
 use crate::pod::PodDir;
 
+/// So many percent are never enough to remove images: also a full disk is nothing to them.
+const NEVER: u8 = 100;
+
 impl DockerBackend {
     /// Where the daemon keeps images and containers, if that can be seen from here.
     pub(super) async fn docker_root(&self) -> Option<PathBuf> {
@@ -121,7 +124,7 @@ impl DockerBackend {
             }
             record.used().clone()
         };
-        if used()? < house.image_high {
+        if house.image_high >= NEVER || used()? < house.image_high {
             return None;
         }
         let mut removed = 0;

@@ -94,7 +94,9 @@ impl Images {
         sink: &dyn Sink,
     ) -> Result<Image, PullError> {
         let image = self.find(name, policy, pull_configs, sink).await?;
-        self.record().note(&image.id, now_ms());
+        if let Err(error) = self.record().note(&image.id, now_ms()) {
+            tracing::warn!(%error, "cannot write down which images were used");
+        }
         Ok(image)
     }
 

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 /// The file system of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Bytes that may still be written.
+    /// Bytes that may still be written; what is kept for root is not among them.
     pub free: u64,
+    /// Bytes that are written.
+    pub used: u64,
     /// Bytes in all.
     pub total: u64,
 }
@@ -27,13 +29,17 @@ impl Disk {
             found
         };
         let bytes = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(found.f_frsize);
-        Ok(Disk { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        Ok(Disk {
+            free: bytes(found.f_bavail),
+            used: bytes(found.f_blocks.saturating_sub(found.f_bfree)),
+            total: bytes(found.f_blocks),
+        })
     }
 
-    /// How much of it is used, in percent, rounded down.
+    /// How much of it is used, in percent, as `df` says it: of what is used or free, rounded up.
     pub fn used_percent(&self) -> u8 {
-        let used = self.total.saturating_sub(self.free);
-        let percent = u128::from(used) * 100 / u128::from(self.total.max(1));
+        let (used, free) = (u128::from(self.used), u128::from(self.free));
+        let percent = (used * 100).div_ceil((used + free).max(1));
         u8::try_from(percent).unwrap_or(100)
     }
 }
@@ -65,10 +71,18 @@ mod tests {
     fn a_disk_has_room_and_says_how_much() {
         let disk = Disk::of(Path::new("/")).unwrap();
         assert!(disk.total > 0 && disk.free <= disk.total);
-        for (free, percent) in [(100, 0), (99, 1), (1, 99), (0, 100)] {
-            assert_eq!(Disk { free, total: 100 }.used_percent(), percent);
+        // What is neither free nor used is kept for root.
+        for (used, free, percent) in [
+            (0, 100, 0),
+            (1, 99, 1),
+            (99, 1, 99),
+            (95, 0, 100),
+            (45, 45, 50),
+            (1, 999, 1),
+            (0, 0, 0),
+        ] {
+            assert_eq!(Disk { free, used, total: 100 }.used_percent(), percent);
         }
-        assert_eq!(Disk { free: 0, total: 0 }.used_percent(), 0);
         let places = vec![PathBuf::from("/no/such/place"), PathBuf::from("/")];
         assert_eq!(Floor { places: places.clone(), bytes: 0 }.free(), None);
         assert!(Floor { places, bytes: 1 }.free().is_some());

@@ -16,6 +16,9 @@ pub const RECENTLY_MS: i64 = 10 * 60 * 1000;
 /// The same of images without a name: they may be part of one that is being built.
 pub const UNNAMED_MS: i64 = 60 * 60 * 1000;
 
+/// A use of an image is written down when the one that was written last is so long ago.
+const WRITE_AFTER_MS: i64 = 60 * 1000;
+
 /// One image that is here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -58,12 +61,13 @@ pub fn candidates(
     ranked.into_iter().map(|(_, image)| image).collect()
 }
 
-/// When tasks have used which image last, by id: in memory, and now and then in a file.
+/// When tasks have used which image last, by id: in memory, and in a file that is never more than
+/// [`WRITE_AFTER_MS`] behind.
 #[derive(Debug, Default)]
 pub struct UseRecord {
     path: PathBuf,
     used: BTreeMap<String, i64>,
-    is_changed: bool,
+    written: BTreeMap<String, i64>,
 }
 
 impl UseRecord {
@@ -72,14 +76,16 @@ impl UseRecord {
     pub fn open(data_dir: &Path) -> UseRecord {
         let path = data_dir.join("images.json");
         let used = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        UseRecord { path, used: used.unwrap_or_default(), is_changed: false }
+        let used: BTreeMap<String, i64> = used.unwrap_or_default();
+        UseRecord { path, written: used.clone(), used }
     }
 
-    /// A task uses an image.
-    pub fn note(&mut self, id: &str, now_ms: i64) {
-        if self.used.get(id) != Some(&now_ms) {
-            self.used.insert(id.to_owned(), now_ms);
-            self.is_changed = true;
+    /// A task uses an image: whatever becomes of this process, the next one is to know.
+    pub fn note(&mut self, id: &str, now_ms: i64) -> io::Result<()> {
+        self.used.insert(id.to_owned(), now_ms);
+        match self.written.get(id) {
+            Some(written) if now_ms < written.saturating_add(WRITE_AFTER_MS) => Ok(()),
+            _ => self.write(),
         }
     }
 
@@ -90,15 +96,15 @@ impl UseRecord {
 
     /// Forgets all images but these, and writes down what has changed.
     pub fn save(&mut self, there: impl Fn(&str) -> bool) -> io::Result<()> {
-        let before = self.used.len();
         self.used.retain(|id, _| there(id));
-        if !self.is_changed && self.used.len() == before {
-            return Ok(());
-        }
+        if self.used == self.written { Ok(()) } else { self.write() }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         let draft = self.path.with_extension("draft");
         fs::write(&draft, serde_json::to_vec(&self.used)?)?;
         fs::rename(&draft, &self.path)?;
-        self.is_changed = false;
+        self.written.clone_from(&self.used);
         Ok(())
     }
 }
@@ -146,9 +152,13 @@ mod tests {
     fn the_record_outlives_the_process_and_forgets_what_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let mut record = UseRecord::open(dir.path());
-        record.note("a", 1);
-        record.note("b", 2);
-        record.note("a", 3);
+        record.note("a", 1).unwrap();
+        record.note("b", 2).unwrap();
+        let at_once = UseRecord::open(dir.path());
+        assert_eq!(at_once.used(), &[("a".to_owned(), 1), ("b".to_owned(), 2)].into());
+        record.note("a", 1 + WRITE_AFTER_MS).unwrap();
+        assert_eq!(UseRecord::open(dir.path()).used()["a"], 1 + WRITE_AFTER_MS);
+        record.note("a", 3).unwrap();
         record.save(|_| true).unwrap();
         let mut again = UseRecord::open(dir.path());
         assert_eq!(again.used(), &[("a".to_owned(), 3), ("b".to_owned(), 2)].into());

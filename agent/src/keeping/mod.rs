@@ -20,7 +20,7 @@ use crate::pod::attempt_key;
 /// What a machine's owner wants kept.
 #[derive(Clone, Debug)]
 pub struct HouseOptions {
-    /// Images are removed when so many percent of their disk are used.
+    /// Images are removed when so many percent of their disk are used; never at 100.
     pub image_high: u8,
     /// And then until no more than so many are.
     pub image_low: u8,

@@ -102,6 +102,7 @@ pub fn build(
             .iter()
             .map(|alias| (alias.ip.clone(), alias.hostnames.clone()))
             .collect(),
+        dns: pod.dns.clone(),
         host_network: pod.host_network,
         warnings,
         ..PodPlan::default()

@@ -184,7 +184,7 @@ pub fn sidecar_plan(
 }
 
 /// `<prefix>-<name>`, cut to 63 characters that end in a letter or digit.
-fn container_name(prefix: &str, name: &str) -> String {
+pub(super) fn container_name(prefix: &str, name: &str) -> String {
     let mut full = format!("{prefix}-{name}");
     if full.len() > 63 {
         full = full.chars().take(63).collect();

@@ -6,6 +6,7 @@ use tenon_proto::agent::v1::AttemptId;
 use tenon_tekton::k8s::{EnvFromSource, EnvVar, KeySelector, ResourceRequirements};
 use tenon_tekton::pod::Pod;
 
+use super::container::container_name;
 use super::expand::expand;
 use super::{Env, Materials, Refusal, quantity};
 
@@ -78,7 +79,7 @@ fn fencing_token(attempt: &AttemptId) -> u64 {
 
 fn add_all(built: &mut Env, materials: &Materials, source: &EnvFromSource) -> Result<(), Refusal> {
     let (values, name, kind, optional) = if let Some(from) = &source.config_map_ref {
-        let values = materials.config_maps.get(&from.name);
+        let values = materials.config_maps.get(&from.name).map(|map| &map.texts);
         (values, &from.name, "configmap", from.optional)
     } else if let Some(from) = &source.secret_ref {
         let values = materials.secrets.get(&from.name).map(|s| &s.values);
@@ -111,7 +112,7 @@ fn config_map_key(
     let Some(map) = materials.config_maps.get(&selector.name) else {
         return absent(optional, || format!("configmap \"{}\" not found", selector.name));
     };
-    match map.get(&selector.key) {
+    match map.texts.get(&selector.key) {
         Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
         None => absent(optional, || {
             format!(
@@ -163,7 +164,8 @@ pub fn pod_field(pod: &Pod, path: &str) -> Result<String, Refusal> {
         "metadata.labels" => pairs(&pod.labels),
         "metadata.annotations" => pairs(&pod.annotations),
         "spec.nodeName" => host_name(),
-        "spec.serviceAccountName" => "default".to_owned(),
+        "spec.serviceAccountName" if pod.service_account_name.is_empty() => "default".to_owned(),
+        "spec.serviceAccountName" => pod.service_account_name.clone(),
         // Known only once containers run; everything of a pod shares its loopback.
         "status.podIP" | "status.podIPs" | "status.hostIP" | "status.hostIPs" => {
             "127.0.0.1".to_owned()
@@ -188,6 +190,25 @@ fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())
         .unwrap_or_else(|_| "localhost".to_owned())
+}
+
+/// `limits.cpu` and the like of one of the pod's containers, `step-<name>` or `sidecar-<name>`.
+pub fn container_resource_field(
+    pod: &Pod,
+    container: &str,
+    resource: &str,
+    divisor: &serde_json::Value,
+) -> Result<String, Refusal> {
+    let is_meant = |kind: &str, name: &str| container_name(kind, name) == container;
+    let of_step = pod.steps.iter().find(|step| is_meant("step", &step.name));
+    let of_sidecar = pod.sidecars.iter().find(|sidecar| is_meant("sidecar", &sidecar.name));
+    let resources = of_step
+        .map(|step| &step.compute_resources)
+        .or_else(|| of_sidecar.map(|sidecar| &sidecar.compute_resources));
+    match resources {
+        Some(resources) => resource_field(resources, resource, divisor),
+        None => Err(refuse(format!("container {container} not found"))),
+    }
 }
 
 /// `limits.cpu` and the like, divided and rounded up. Without a limit: what the machine has.
@@ -240,7 +261,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::pod::SecretValues;
+    use crate::pod::{ConfigMapValues, SecretValues};
 
     fn materials() -> Materials {
         let attempt = AttemptId {
@@ -254,7 +275,11 @@ mod tests {
             traceparents: [("step-s".to_owned(), "00-t-s-01".to_owned())].into(),
             config_maps: [(
                 "cm".to_owned(),
-                [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into(),
+                ConfigMapValues {
+                    texts: [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())]
+                        .into(),
+                    binary: [("bin".to_owned(), b"3".to_vec())].into(),
+                },
             )]
             .into(),
             secrets: [(
@@ -273,6 +298,7 @@ mod tests {
             name: "p".into(),
             namespace: "ns".into(),
             labels: [("l".to_owned(), "v".to_owned())].into(),
+            service_account_name: "robot".into(),
             ..Pod::default()
         };
         let resources = serde_json::from_value(json!({"limits": {"cpu": "1500m"}})).unwrap();
@@ -301,6 +327,7 @@ mod tests {
                 {"name": "L", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['l']"}}},
                 {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
                 {"name": "MCPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}}},
+                {"name": "ACCOUNT", "valueFrom": {"fieldRef": {"fieldPath": "spec.serviceAccountName"}}},
                 {"name": "X", "value": "again"},
                 {"name": "TENON_PLACEMENT", "value": "its own"},
             ]),
@@ -309,6 +336,8 @@ mod tests {
         for (name, expected) in [
             ("P_a", Some("1")),
             ("P_b", Some("2")),
+            ("P_bin", None),
+            ("ACCOUNT", Some("robot")),
             ("X", Some("again")),
             ("LATER", Some("hidden")),
             ("Y", Some("hidden $(LATER)")),
@@ -357,6 +386,10 @@ mod tests {
             (
                 json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "no"}}}]),
                 "couldn't find key no in ConfigMap ns/cm",
+            ),
+            (
+                json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "bin"}}}]),
+                "couldn't find key bin in ConfigMap ns/cm",
             ),
         ] {
             assert_eq!(build(json!([]), env).unwrap_err(), message);

@@ -11,14 +11,31 @@ use super::Refusal;
 /// ConfigMaps and Secrets by name.
 #[derive(Default)]
 pub struct Materials {
-    /// Key to contents, `binaryData` included.
-    pub config_maps: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// The ConfigMaps.
+    pub config_maps: BTreeMap<String, ConfigMapValues>,
     /// The Secrets.
     pub secrets: BTreeMap<String, SecretValues>,
     /// Which placement of which attempt this is, where that is known.
     pub attempt: Option<AttemptId>,
     /// W3C trace context by container: `step-<name>` or `sidecar-<name>`.
     pub traceparents: std::collections::HashMap<String, String>,
+}
+
+/// One ConfigMap, decoded.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigMapValues {
+    /// `data`, key to contents: what a variable can be taken from.
+    pub texts: BTreeMap<String, Vec<u8>>,
+    /// `binaryData`, which is only for volumes.
+    pub binary: BTreeMap<String, Vec<u8>>,
+}
+
+impl ConfigMapValues {
+    /// All that a volume of it holds.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let all = self.texts.iter().chain(&self.binary);
+        all.map(|(key, contents)| (key.clone(), contents.clone())).collect()
+    }
 }
 
 /// One Secret, decoded. Has no `Debug`: values are not to be printed.
@@ -52,8 +69,9 @@ impl Materials {
         };
         for json in &task.config_maps_json {
             let map: ConfigMap = serde_json::from_str(json).map_err(|error| refuse(&error))?;
-            let mut files: BTreeMap<String, Vec<u8>> =
-                map.data.into_iter().map(|(key, text)| (key, text.into_bytes())).collect();
+            let texts = map.data.into_iter().map(|(key, text)| (key, text.into_bytes()));
+            let mut values =
+                ConfigMapValues { texts: texts.collect(), ..ConfigMapValues::default() };
             for (key, text) in map.binary_data {
                 let bytes = secrets::decode_base64(&text).map_err(|at| {
                     refuse(&format!(
@@ -61,9 +79,9 @@ impl Materials {
                         map.metadata.name
                     ))
                 })?;
-                files.insert(key, bytes);
+                values.binary.insert(key, bytes);
             }
-            materials.config_maps.insert(map.metadata.name, files);
+            materials.config_maps.insert(map.metadata.name, values);
         }
         for json in &task.secrets_json {
             // The error of a decoder may quote what it read, so it is not passed on.

@@ -22,7 +22,7 @@ pub use build::{BuildError, Place, Sees, build};
 pub use claims::Claims;
 pub use dir::{PodDir, attempt_key};
 pub(crate) use dir::{entries, make_dir, private_base, remove_tree, runs_dir};
-pub use materials::{Materials, SecretValues};
+pub use materials::{ConfigMapValues, Materials, SecretValues};
 pub use plan::{
     Bind, ContainerKind, ContainerPlan, Entry, Env, Identity, PodPlan, Probes, PullPolicy, Refusal,
     Resources, SPEC_FILE, Tmpfs,

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tenon_entrypoint::Spec;
 use tenon_tekton::k8s::{Lifecycle, Probe};
+use tenon_tekton::pod::Dns;
 
 use crate::policy::Rights;
 
@@ -28,6 +29,9 @@ pub struct PodPlan {
     pub sidecars: Vec<ContainerPlan>,
     /// Extra lines of `/etc/hosts`: address and names.
     pub host_aliases: Vec<(String, Vec<String>)>,
+    /// Name servers of its own.
+    #[serde(default)]
+    pub dns: Dns,
     /// Share the machine's network.
     pub host_network: bool,
     /// Values that output must not show.

@@ -14,7 +14,7 @@ use tenon_tekton::pod::{DIRECTORY_DRIVER, Pod};
 
 use super::build::{BuildError, Place, Sees};
 use super::dir::make_dir;
-use super::env::pod_field;
+use super::env::{container_resource_field, pod_field};
 use super::{Materials, PodDir, Refusal, paths};
 use crate::policy::Policy;
 
@@ -54,7 +54,7 @@ fn make_one(
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode;
         let files = match materials.config_maps.get(&source.name) {
-            Some(map) => project(map, &source.items, mode, source.optional, || {
+            Some(map) => project(&map.files(), &source.items, mode, source.optional, || {
                 format!("configmap references non-existent config key: {}", source.name)
             })?,
             None if source.optional == Some(true) => Vec::new(),
@@ -256,7 +256,7 @@ fn projected(
     }
     if let Some(source) = &projection.config_map {
         return match materials.config_maps.get(&source.name) {
-            Some(map) => project(map, &source.items, mode, source.optional, || {
+            Some(map) => project(&map.files(), &source.items, mode, source.optional, || {
                 format!("configmap references non-existent config key: {}", source.name)
             }),
             None if source.optional == Some(true) => Ok(Vec::new()),
@@ -283,11 +283,19 @@ fn downward(
 ) -> Result<Vec<File>, BuildError> {
     let mut files = Vec::new();
     for item in items.as_array().into_iter().flatten() {
-        let field = item["fieldRef"]["fieldPath"].as_str().unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let of_container = &item["resourceFieldRef"];
+        let contents = if of_container.is_object() {
+            let container = text(&of_container["containerName"]);
+            let resource = text(&of_container["resource"]);
+            container_resource_field(pod, &container, &resource, &of_container["divisor"])
+        } else {
+            pod_field(pod, &text(&item["fieldRef"]["fieldPath"]))
+        };
         let own_mode = item["mode"].as_i64().and_then(|mode| u32::try_from(mode).ok());
         files.push(File {
-            path: item["path"].as_str().unwrap_or_default().to_owned(),
-            contents: pod_field(pod, field).map_err(BuildError::Refused)?.into_bytes(),
+            path: text(&item["path"]),
+            contents: contents.map_err(BuildError::Refused)?.into_bytes(),
             mode: own_mode.unwrap_or(default_mode.unwrap_or(0o644) as u32) & 0o777,
         });
     }
@@ -382,4 +390,36 @@ fn real(path: &Path) -> io::Result<PathBuf> {
     let there = there.canonicalize()?;
     // Joining nothing would add a slash.
     Ok(if rest.as_os_str().is_empty() { there } else { there.join(rest) })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_downward_api_says_of_the_pod_and_of_its_containers() {
+        let limits = json!({"cpu": "1500m", "memory": "64Mi"});
+        let step = json!({"name": "s", "computeResources": {"limits": limits}});
+        let pod = serde_json::from_value(json!({"name": "p", "steps": [step]})).unwrap();
+        let item = |path: &str, container: &str, resource: &str, divisor: &str| {
+            json!({"path": path, "mode": 256, "resourceFieldRef":
+                {"containerName": container, "resource": resource, "divisor": divisor}})
+        };
+        let items = json!([
+            {"path": "name", "fieldRef": {"fieldPath": "metadata.name"}},
+            item("cpu", "step-s", "limits.cpu", "1m"),
+            item("memory", "step-s", "limits.memory", "1Mi"),
+        ]);
+        let files = downward(&pod, &items, None).unwrap();
+        let files: Vec<(&str, &[u8], u32)> =
+            files.iter().map(|file| (&*file.path, &*file.contents, file.mode)).collect();
+        assert_eq!(
+            files,
+            [("name", &b"p"[..], 0o644), ("cpu", b"1500", 0o400), ("memory", b"64", 0o400)]
+        );
+        let error = downward(&pod, &json!([item("x", "step-t", "limits.cpu", "1")]), None).err();
+        assert!(error.unwrap().to_string().contains("container step-t not found"));
+    }
 }

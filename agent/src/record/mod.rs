@@ -10,4 +10,4 @@ mod tail;
 pub use follow::{Followed, Follower, Record, follow};
 pub use lines::{At, LONGEST_LINE, Lines};
 pub use mark::{Mark, Marked, Pending};
-pub use reports::{Fate, output, sidecar_ended, step_ended};
+pub use reports::{Fate, NEVER_BEGAN, output, sidecar_ended, step_ended};

@@ -5,6 +5,9 @@ use tenon_proto::agent::v1::{Ending, Output, ResourceUsage, SidecarEnded, StepEn
 
 use crate::pod::ContainerPlan;
 
+/// What is said of a step that was killed before its turn came; one that was asked to end says it itself.
+pub const NEVER_BEGAN: &str = "Stopped before it began";
+
 /// What only the backend knows of a container that has ended.
 #[derive(Clone, Debug, Default)]
 pub struct Fate {

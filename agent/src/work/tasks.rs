@@ -44,6 +44,12 @@ impl Work {
         };
         if let Some(cancel) = self.live.get(attempt) {
             let cancel = cancel.clone();
+            if stop.grace_ms == 0 {
+                // First, so that nothing is asked to end before it is killed.
+                cancel.kill.cancel();
+                cancel.stop.cancel();
+                return;
+            }
             cancel.stop.cancel();
             let grace = Duration::from_millis(stop.grace_ms);
             self.tasks.spawn(attempt::kill_after(cancel, grace));

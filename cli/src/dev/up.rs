@@ -20,6 +20,8 @@ use crate::terminal;
 
 /// How long the fleet may take to be ready.
 const READY: Duration = Duration::from_secs(120);
+/// How the user says when agents remove images.
+const IMAGE_GC_HIGH: &str = "TENON_AGENT_IMAGE_GC_HIGH";
 /// How often the cluster is asked how far it is: nothing tells of an agent that is in contact.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -217,7 +219,9 @@ async fn start(
             "--backend",
             backend,
         ];
-        processes.push(Process::start(&part.name, &arguments.map(str::to_owned), &part.log)?);
+        let mut arguments = arguments.map(str::to_owned).to_vec();
+        arguments.extend(keep_images(std::env::var_os(IMAGE_GC_HIGH).is_some()));
+        processes.push(Process::start(&part.name, &arguments, &part.log)?);
     }
     let mut told = 0;
     until(READY, async || {
@@ -236,6 +240,12 @@ async fn start(
         }
         _ => failure,
     })
+}
+
+/// Agents of one daemon do not know what the others use, so they remove no images unless the user has said
+/// when.
+fn keep_images(said: bool) -> Vec<String> {
+    if said { Vec::new() } else { ["--image-gc-high", "100"].map(str::to_owned).to_vec() }
 }
 
 /// The leader knows them.

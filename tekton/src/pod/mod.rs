@@ -70,6 +70,8 @@ pub struct Pod {
     pub volumes: Vec<Volume>,
     /// Task results that are files under /tekton/results (those without a `value:`).
     pub results: Vec<String>,
+    /// The ServiceAccount's name, also where there is no such account; empty for `default`.
+    pub service_account_name: String,
     /// Names of the ServiceAccount's secrets, for git and registry credentials.
     pub credential_secrets: Vec<String>,
     /// Secrets to pull images with: of the podTemplate and of the ServiceAccount.
@@ -78,6 +80,9 @@ pub struct Pod {
     pub security_context: Option<PodSecurityContext>,
     /// Extra lines of /etc/hosts.
     pub host_aliases: Vec<HostAlias>,
+    /// Name servers of its own.
+    #[serde(skip_serializing_if = "Dns::is_empty")]
+    pub dns: Dns,
     /// Share the machine's network.
     pub host_network: bool,
     /// Longest termination message of a step, bytes (Tekton: 4096).
@@ -85,4 +90,23 @@ pub struct Pod {
     /// How long the attempt may take, measured by the agent from the moment it starts to prepare;
     /// `None` is for ever. The coordinator enforces it too.
     pub timeout: Option<GoDuration>,
+}
+
+/// What a pod asks for in its resolv.conf; what is empty is as everywhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Dns {
+    /// Addresses of name servers.
+    pub nameservers: Vec<String>,
+    /// Domains to look in.
+    pub searches: Vec<String>,
+    /// `name` or `name:value`.
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Dns::default()
+    }
 }

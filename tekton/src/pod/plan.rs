@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Pod, check, merge, quantity, stepaction, usage, workspaces};
+use super::{Dns, Pod, check, merge, quantity, stepaction, usage, workspaces};
 use crate::flags::FeatureFlags;
 use crate::k8s::{PodTemplate, ResourceRequirements, ServiceAccount};
 use crate::names::{pod_name, step_container};
@@ -223,14 +223,36 @@ fn build(
             .filter(|result| result.value.is_none())
             .map(|result| result.name.clone())
             .collect(),
+        service_account_name: task_run.spec.service_account_name.clone(),
         credential_secrets: credential_secrets(account),
         image_pull_secrets,
         security_context: template.security_context,
         host_aliases: template.host_aliases,
+        dns: dns(&template.dns_config),
         host_network: template.host_network,
         max_result_size: input.flags.max_result_size,
         timeout: task_run.spec.timeout.filter(|timeout| timeout.0 != 0),
     })
+}
+
+/// Kubernetes' `dnsConfig`.
+fn dns(config: &serde_json::Value) -> Dns {
+    let list = |value: &serde_json::Value| -> Vec<serde_json::Value> {
+        value.as_array().cloned().unwrap_or_default()
+    };
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let option = |option: serde_json::Value| {
+        let name = text(&option["name"])?;
+        Some(match text(&option["value"]).filter(|value| !value.is_empty()) {
+            Some(value) => format!("{name}:{value}"),
+            None => name,
+        })
+    };
+    Dns {
+        nameservers: list(&config["nameservers"]).iter().filter_map(text).collect(),
+        searches: list(&config["searches"]).iter().filter_map(text).collect(),
+        options: list(&config["options"]).into_iter().filter_map(option).collect(),
+    }
 }
 
 fn credential_secrets(account: Option<&ServiceAccount>) -> Vec<String> {

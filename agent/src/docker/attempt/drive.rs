@@ -272,7 +272,8 @@ impl<'a> Attempt<'a> {
 
     /// Asks all steps to end, and starts no more.
     async fn stop(&mut self, watch: &mut Watch<'a>) {
-        if watch.stopping {
+        // A killed one is not asked before.
+        if watch.stopping || self.cancel.kill.is_cancelled() {
             return;
         }
         self.start_no_more(watch);

@@ -12,7 +12,7 @@ use crate::backend::Cancel;
 use crate::clock::now_ms;
 use crate::docker::Failure;
 use crate::host::keeper::{Exited, Keeper};
-use crate::record::{self, Fate, Followed, Marked};
+use crate::record::{self, Fate, Followed, Marked, NEVER_BEGAN};
 
 /// The launcher's exit code when it could not make the container.
 const CANNOT: i32 = 125;
@@ -43,6 +43,10 @@ impl Attempt<'_> {
                     self.kill_all();
                 }
                 () = cancel.stop.cancelled(), if !self.stopping => {
+                    // A killed one is not asked before.
+                    if cancel.kill.is_cancelled() {
+                        continue;
+                    }
                     self.stopping = true;
                     self.launch_no_more();
                     self.signal(0..self.steps, libc::SIGTERM);
@@ -209,6 +213,7 @@ impl Attempt<'_> {
         let code = exited.and_then(|exited| exited.code).unwrap_or(KILLED);
         let message = match damage {
             Some(damage) => format!("the record of the container is damaged: {damage}"),
+            None if self.killing && !self.containers[index].begun => NEVER_BEGAN.to_owned(),
             None if self.killing => String::new(),
             None => format!("the container died (exit code {code}) before it could say how"),
         };

@@ -214,14 +214,23 @@ fn stepactions_take_the_place_of_their_steps() {
 }
 
 #[test]
-fn resources_of_the_task_are_shared_among_its_steps() {
+fn what_is_said_of_the_task_as_a_whole() {
     let task_run = json!({"spec": {
         "computeResources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
-        "podTemplate": {"env": [{"name": "E", "value": "1"}], "hostNetwork": true},
+        "serviceAccountName": "robot",
+        "podTemplate": {"env": [{"name": "E", "value": "1"}], "hostNetwork": true,
+            "dnsConfig": {"nameservers": ["192.0.2.7"], "searches": ["a.example"],
+                "options": [{"name": "ndots", "value": "3"}, {"name": "edns0"}]}},
         "taskSpec": {"steps": [{"image": "i"}, {"image": "i"}]}}});
     let pod = plan_of(task_run).expect("a plan").pod;
     assert_eq!(pod.steps[1].compute_resources.requests["cpu"].0, "500m");
     assert_eq!(pod.steps[1].compute_resources.limits["memory"].0, "1Gi");
     assert_eq!(pod.steps[0].env[0].name, "E");
     assert!(pod.host_network);
+    assert_eq!(pod.service_account_name, "robot");
+    assert_eq!(
+        (&pod.dns.nameservers[..], &pod.dns.searches[..]),
+        (&["192.0.2.7".to_owned()][..], &["a.example".to_owned()][..])
+    );
+    assert_eq!(pod.dns.options, ["ndots:3", "edns0"]);
 }

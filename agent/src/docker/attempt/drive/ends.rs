@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Attempt, Watch};
 use crate::docker::error::Failure;
-use crate::record::{self, Fate, Marked};
+use crate::record::{self, Fate, Marked, NEVER_BEGAN};
 
 /// How long after a step's end the daemon may learn that it was out of memory.
 const OOM_PATIENCE: Duration = Duration::from_secs(1);
@@ -24,6 +24,7 @@ impl<'a> Attempt<'a> {
         let exit_code = container.exit_code.unwrap_or(137);
         let message = match damage {
             Some(damage) => format!("the record of the container is damaged: {damage}"),
+            None if watch.killing && !watch.begun[index] => NEVER_BEGAN.to_owned(),
             None if watch.killing || watch.stopping_sidecars => String::new(),
             None => format!("the container died (exit code {exit_code}) before it could say how"),
         };
