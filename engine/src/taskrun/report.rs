@@ -149,7 +149,10 @@ impl TaskRunState {
         if failed && end.exit_code == 0 {
             end.exit_code = 1;
         }
-        if end.ending != Ending::Skipped {
+        // One that was skipped, or stopped before its turn, never began.
+        let never_began = end.ending == Ending::Skipped
+            || (end.ending == Ending::Cancelled && end.started_at.is_none());
+        if !never_began {
             let began = end.started_at.unwrap_or(time);
             self.step_started(ctx, index, began);
         }
