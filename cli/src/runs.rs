@@ -67,8 +67,8 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
                 run.status.as_str().to_owned(),
                 ago(run.started),
                 took(run),
+                counts(run.tasks.succeeded, run.tasks.failed, run.tasks.skipped, 0),
                 run.name.clone(),
-                counts(run),
             ]
         })
         .collect();
@@ -76,17 +76,17 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
         if rows.is_empty() {
             return format!("no runs are stored in {}\n", store.root().display());
         }
-        table(&["ID", "STATUS", "STARTED", "TOOK", "NAME", "TASKS"], &rows)
+        table(&["ID", "STATUS", "STARTED", "TOOK", "TASKS", "NAME"], &rows)
     })?;
     Ok(Exit::Success)
 }
 
-fn counts(run: &Summary) -> String {
-    let tasks = run.tasks;
-    let mut text = format!("{} ok", tasks.succeeded);
-    for (count, word) in [(tasks.failed, "failed"), (tasks.skipped, "skipped")] {
+/// How many tasks ended how, short enough never to be cut: the signs are those of the summary.
+pub fn counts(succeeded: u32, failed: u32, skipped: u32, running: u32) -> String {
+    let mut text = format!("{succeeded}✓");
+    for (count, sign) in [(failed, '✗'), (skipped, '○'), (running, '▸')] {
         if count > 0 {
-            text.push_str(&format!(", {count} {word}"));
+            text.push_str(&format!(" {count}{sign}"));
         }
     }
     text

@@ -5,7 +5,7 @@ use tenon_engine::Time;
 use tenon_engine::usage::ResourceUsage;
 use tenon_proto::control::v1::{
     CancelRunRequest, ExplainRunRequest, GetRunObjectsRequest, ListRunsRequest, RerunRunRequest,
-    Run, RunUsage, SubscribeRequest,
+    Run, RunUsage, SubscribeRequest, TaskExplanation,
 };
 use tenon_reporter::follow::Screen;
 use tenon_reporter::pretty::{Options, duration};
@@ -56,8 +56,8 @@ pub async fn list(remote: &Remote, args: &RunsListArgs) -> Result<Exit, Failure>
                 run.status.clone(),
                 time(began).map(ago).unwrap_or_default(),
                 took(run),
-                run.name.clone(),
                 counts(run),
+                run.name.clone(),
             ]
         })
         .collect();
@@ -65,7 +65,7 @@ pub async fn list(remote: &Remote, args: &RunsListArgs) -> Result<Exit, Failure>
         if rows.is_empty() {
             return "no such runs\n".to_owned();
         }
-        table(&["ID", "STATUS", "STARTED", "TOOK", "NAME", "TASKS"], &rows)
+        table(&["ID", "STATUS", "STARTED", "TOOK", "TASKS", "NAME"], &rows)
     })?;
     Ok(Exit::Success)
 }
@@ -85,14 +85,7 @@ fn took(run: &Run) -> String {
 
 fn counts(run: &Run) -> String {
     let tasks = run.tasks.unwrap_or_default();
-    let mut text = format!("{} ok", tasks.succeeded);
-    let others = [(tasks.running, "running"), (tasks.failed, "failed"), (tasks.skipped, "skipped")];
-    for (count, word) in others {
-        if count > 0 {
-            text.push_str(&format!(", {count} {word}"));
-        }
-    }
-    text
+    crate::runs::counts(tasks.succeeded, tasks.failed, tasks.skipped, tasks.running)
 }
 
 /// `tenon runs show`.
@@ -182,21 +175,31 @@ pub async fn explain(remote: &Remote, args: &RunsExplainArgs) -> Result<Exit, Fa
     let run = find(&remote.client, &args.run).await?;
     let explained = remote.client.explain_run(ExplainRunRequest { id: run.id }).await?;
     let run = explained.run.clone().unwrap_or_default();
-    let rows: Vec<[String; 4]> = explained
-        .tasks
-        .iter()
-        .map(|task| [task.task.clone(), task.state.clone(), task.agent.clone(), task.why.clone()])
-        .collect();
     let value = json!({"run": run, "why": explained.why, "tasks": explained.tasks});
     answer(args.output, &value, || {
         let mut text = format!("{}  {}  {}\n", run.id, run.name, run.status);
         if !explained.why.is_empty() {
-            text.push_str(&format!("{}\n", explained.why));
+            text.push_str(&terminal::below(&explained.why, 0));
         }
-        if !rows.is_empty() {
-            text.push_str(&table(&["TASK", "STATE", "AGENT", "WHY"], &rows));
-        }
-        text
+        text + &tasks(&explained.tasks)
     })?;
     Ok(Exit::Success)
+}
+
+/// What tasks do, each with why below it.
+fn tasks(tasks: &[TaskExplanation]) -> String {
+    if tasks.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<[String; 3]> = tasks
+        .iter()
+        .map(|task| [task.task.clone(), task.state.clone(), task.agent.clone()])
+        .collect();
+    let table = table(&["TASK", "STATE", "AGENT"], &rows);
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, task) in lines.zip(tasks) {
+        text.push_str(&format!("{line}\n{}", terminal::below(&task.why, 4)));
+    }
+    text
 }

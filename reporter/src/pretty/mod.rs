@@ -18,7 +18,7 @@ use tenon_journal::output;
 pub use status::Size;
 pub use style::{Paint, Style, status_words, task_paint};
 pub use summary::value_text;
-pub use text::{bytes, duration, first_line, pad, truncate, width};
+pub use text::{bytes, duration, first_line, pad, truncate, width, wrap};
 
 use status::Block;
 use tasks::Tasks;
