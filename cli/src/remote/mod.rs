@@ -82,12 +82,38 @@ impl From<tenon_client::Error> for Failure {
                 (file, 0) => format!("{file}: "),
                 (file, line) => format!("{file}:{line}:{}: ", detail.column),
             };
-            text.push_str(&format!("\n  {place}{}", detail.message));
+            let detail = format!("{place}{}", detail.message);
+            // A field that is at fault has the message for its own.
+            if !text.contains(&detail) {
+                text.push_str(&format!("\n  {detail}"));
+            }
         }
         let failure = Failure::new(exit, text);
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenon_proto::control::v1::{Detail, Error as Wire};
+
+    #[test]
+    fn a_detail_is_told_only_if_it_says_more() {
+        let detail = |file: &str, message: &str| Detail {
+            file: file.to_owned(),
+            line: 3,
+            column: 1,
+            message: message.to_owned(),
+            ..Detail::default()
+        };
+        let details = vec![detail("", "no such thing"), detail("a.yaml", "no such thing")];
+        let message = "no such thing".to_owned();
+        let wire = Wire { code: "not-found/thing".to_owned(), message, details, ..Wire::default() };
+        let failure = Failure::from(tenon_client::Error::Refused(Box::new(wire)));
+        assert_eq!(failure.message, "no such thing [not-found/thing]\n  a.yaml:3:1: no such thing");
     }
 }
