@@ -4,8 +4,8 @@ use serde_json::json;
 use tenon_engine::Time;
 use tenon_engine::usage::ResourceUsage;
 use tenon_proto::control::v1::{
-    CancelRunRequest, ExplainRunRequest, GetRunObjectsRequest, ListRunsRequest, RerunRunRequest,
-    Run, RunUsage, SubscribeRequest, TaskExplanation,
+    CancelRunRequest, ExplainRunRequest, ExplainRunResponse, GetRunObjectsRequest, ListRunsRequest,
+    RerunRunRequest, Run, RunUsage, SubscribeRequest, TaskExplanation,
 };
 use tenon_reporter::follow::Screen;
 use tenon_reporter::pretty::{Options, duration};
@@ -109,6 +109,13 @@ pub async fn show(remote: &Remote, args: &RunsShowArgs) -> Result<Exit, Failure>
                 "{} {}/{}  {}  {}\n",
                 run.kind, run.namespace, run.name, run.id, run.status
             ))?;
+            if run.ended_at.is_none() {
+                // Events do not tell of what waits.
+                let request = ExplainRunRequest { id: run.id };
+                let explained = remote.client.explain_run(request).await?;
+                terminal::print(&explanation(&explained))?;
+                return Ok(Exit::Success);
+            }
             let to = To {
                 show: Box::new(Screen::new(options, Still)),
                 output: Box::new(std::io::stdout()),
@@ -177,13 +184,18 @@ pub async fn explain(remote: &Remote, args: &RunsExplainArgs) -> Result<Exit, Fa
     let run = explained.run.clone().unwrap_or_default();
     let value = json!({"run": run, "why": explained.why, "tasks": explained.tasks});
     answer(args.output, &value, || {
-        let mut text = format!("{}  {}  {}\n", run.id, run.name, run.status);
-        if !explained.why.is_empty() {
-            text.push_str(&terminal::below(&explained.why, 0));
-        }
-        text + &tasks(&explained.tasks)
+        format!("{}  {}  {}\n{}", run.id, run.name, run.status, explanation(&explained))
     })?;
     Ok(Exit::Success)
+}
+
+/// Why a run stands as it does, and what its tasks do.
+fn explanation(explained: &ExplainRunResponse) -> String {
+    let mut text = String::new();
+    if !explained.why.is_empty() {
+        text.push_str(&terminal::below(&explained.why, 0));
+    }
+    text + &tasks(&explained.tasks)
 }
 
 /// What tasks do, each with why below it.
