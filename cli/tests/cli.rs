@@ -219,6 +219,7 @@ fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
         (&["cluster", "status"], 2, "--server"),
         (&["agent"], 2, "--server"),
         (&["agent", "--server", "a:1", "--label", "x"], 2, "--label x"),
+        (&["agent", "--server", "https://a:1"], 2, "--join TOKEN"),
         (&["run", "-f", "a.yaml", "--detach"], 2, "--server"),
         (&["runs", "list", "--server", "https://a:1"], 2, "TENON_TOKEN"),
         (&["runs", "list", "--server", "host"], 2, "no port"),
@@ -293,5 +294,18 @@ fn every_command_has_help_with_an_example() {
         args.push("--help");
         let answer = tenon(dir.path(), &args, &[]);
         assert!(answer.stdout.contains("Example"), "{command}: {}", answer.stdout);
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_given_up_soon() {
+    let dir = dir_with(&[]);
+    let began = std::time::Instant::now();
+    let servers = "http://127.0.0.1:1,http://127.0.0.1:2";
+    let answer = tenon(dir.path(), &["runs", "list", "--server", servers], &[]);
+    assert_eq!(answer.code, 3, "{}", answer.stderr);
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+    for node in ["http://127.0.0.1:1: ", "http://127.0.0.1:2: "] {
+        assert_eq!(answer.stderr.matches(node).count(), 1, "{}", answer.stderr);
     }
 }

@@ -10,6 +10,7 @@ mod show;
 mod voice;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenon_client::{Client, Notice, Options};
 
@@ -21,6 +22,9 @@ pub use run::run;
 pub use runs::{cancel, explain, list, rerun, show};
 pub use voice::Voice;
 
+/// How long the first answer may take of whoever only asks.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A cluster, and how to tell the user what becomes of the connection to it.
 #[derive(Clone)]
 pub struct Remote {
@@ -30,20 +34,38 @@ pub struct Remote {
     pub voice: Arc<Voice>,
 }
 
-/// Does something with the cluster that `--server` names.
+/// Does something with the cluster that `--server` names, if it is there.
 pub fn with<T>(
     servers: &str,
+    work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    ask(servers, Options { patience: PATIENCE, ..Options::default() }, false, work)
+}
+
+/// Likewise, and waits for a cluster that is not there yet; `quiet` without remarks.
+pub fn with_patience<T>(
+    servers: &str,
+    quiet: bool,
+    work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    ask(servers, Options::default(), quiet, work)
+}
+
+fn ask<T>(
+    servers: &str,
+    options: Options,
+    quiet: bool,
     work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     runtime()?.block_on(async {
         let voice = Arc::new(Voice::default());
         let say = Arc::clone(&voice);
         let on_notice = Arc::new(move |notice| match notice {
+            _ if quiet => {}
             Notice::Retrying { why } => say.say(&format!("{why}; trying again")),
             Notice::Answering { url } => say.say(&format!("{url} answers")),
         });
-        let client =
-            Client::new(&[servers], Options { access: access(), on_notice, ..Options::default() })?;
+        let client = Client::new(&[servers], Options { access: access(), on_notice, ..options })?;
         work(Remote { client, voice }).await
     })
 }

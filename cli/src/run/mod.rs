@@ -41,7 +41,7 @@ pub fn run(
     // What is wrong is said here, with its place, before anything is sent.
     let prepared = prepare::prepare(&request)?;
     match server {
-        Some(server) => remote::with(server, async |remote| {
+        Some(server) => remote::with_patience(server, settings.args.quiet, async |remote| {
             remote::run(&remote, &settings.args, &request, prepared.len()).await
         }),
         None if settings.args.detach => Err(remote::needs_cluster("run --detach")),
