@@ -84,6 +84,9 @@ pub fn validate(args: &ValidateArgs) -> Result<Exit, Failure> {
         "errors": of("error"),
         "warnings": of("warning"),
     });
+    if count == 0 && valid {
+        return Err(Failure::new(Exit::Usage, "nothing to validate: the files hold no document"));
+    }
     if let Err(failure) = input::refuse(&input) {
         if args.output == Output::Pretty {
             return Err(failure);

@@ -21,6 +21,7 @@ mod joining;
 mod log;
 mod logs;
 mod machine;
+mod names;
 mod pages;
 mod policy;
 mod random;

@@ -60,6 +60,16 @@ spec:
     - {name: build, taskRef: {name: hello}, runAfter: [fetch]}
 ";
 
+const RUN: &str = "\
+apiVersion: tekton.dev/v1
+kind: TaskRun
+metadata: {name: hello}
+spec:
+  taskSpec:
+    params: [{name: who, default: world}]
+    steps: [{name: say, image: busybox, script: echo hi}]
+";
+
 #[test]
 fn valid_and_invalid_files() {
     let dir = dir_with(&[
@@ -67,6 +77,8 @@ fn valid_and_invalid_files() {
         ("typo.yaml", &TASK.replace("steps:", "stepz:")),
         ("text.yaml", "a: [1"),
         (".tekton/pipeline.yaml", PIPELINE),
+        ("empty.yaml", "---\n# nothing\n"),
+        ("run.yaml", RUN),
     ]);
     let cases = [
         (&["validate", "-f", "good.yaml"][..], 0, ""),
@@ -81,6 +93,9 @@ fn valid_and_invalid_files() {
         (&["run", "-f", "good.yaml", "--timeout", "soon"], 2, "--timeout soon"),
         (&["run", "-f", "good.yaml", "-p", "novalue"], 2, "KEY=VALUE"),
         (&["run", "-f", "good.yaml", "-w", "src=/no/such"], 2, "/no/such"),
+        (&["validate", "-f", "empty.yaml"], 2, "nothing to validate"),
+        (&["run", "-f", "run.yaml", "-p", "hwo=x", "--server", "x"], 2, "did you mean \"who\"?"),
+        (&["run", "-f", "run.yaml", "-w", "x=emptyDir", "--server", "x"], 2, "no such workspace"),
     ];
     for (args, code, says) in cases {
         let answer = tenon(dir.path(), args, &[]);

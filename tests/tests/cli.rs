@@ -159,6 +159,20 @@ fn graphs_in_three_languages() {
 }
 
 #[test]
+fn logs_of_a_task_that_is_not_there_are_refused() {
+    let tenon = Tenon::host();
+    tenon.file("task.yaml", TASK);
+    tenon.tenon(&["run", "-f", "task.yaml"]).expect(0);
+    tenon.tenon(&["logs", "--task", "greet", "--step", "say"]).expect(0);
+    for (args, says) in
+        [(["--task", "nosuch"], "its tasks: greet"), (["--step", "x"], "its steps: say")]
+    {
+        let said = tenon.tenon(&[&["logs"][..], &args].concat()).expect(2);
+        assert!(said.stderr.contains(says), "{}", said.stderr);
+    }
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let tenon = Tenon::host();
     tenon.file("t.yaml", "apiVersion: tekton.dev/v1\nkind: TaskRun\nmetadata: {name: t}\nspec: {taskSpec: {steps: [{name: s, image: x, script: 'seq 200000'}]}}\n");

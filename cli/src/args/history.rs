@@ -205,7 +205,7 @@ pub struct LogsArgs {
 
     /// pretty prints log lines, json prints events
     #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
-    pub output: Output,
+    pub output: EventsOutput,
 }
 
 /// Print events, those of a run or all
