@@ -59,7 +59,18 @@ fn main() -> ExitCode {
 fn start() -> Result<Exit, Failure> {
     let files = config::files()?;
     let command = config::layer(Cli::command(), &files)?;
-    let matches = command.clone().get_matches();
+    let matches = match command.clone().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => match config::variable_at_fault(&error) {
+            Some(variable) => {
+                // What cannot be shown is not worth failing for.
+                let _ = error.print();
+                return Err(Failure::silent(Exit::Usage)
+                    .hint(format!("the value is that of the variable {variable}")));
+            }
+            None => error.exit(),
+        },
+    };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let state_dir = cli.state_dir.unwrap_or_else(tenon_reporter::history::default_state_dir);
     // Containers mount what is below it, and mounts have absolute paths.

@@ -94,7 +94,7 @@ mod tests {
         names.see(br#"{"kind":"step-start","task":"test","taskRun":"r-test","step":"unit"}"#);
         for (task, step, hint) in [
             (Some("deploy"), None, Some("its tasks: build, test")),
-            (Some("buidl"), None, Some("did you mean \"build\"?")),
+            (Some("buil"), None, Some("did you mean \"build\"?")),
             (Some("build"), Some("unit"), Some("its steps: compile")),
             (None, Some("units"), Some("did you mean \"unit\"?")),
             (Some("r-test"), Some("unit"), None),

@@ -93,8 +93,12 @@ fn valid_and_invalid_files() {
         (&["run", "-f", "good.yaml", "--timeout", "soon"], 2, "--timeout soon"),
         (&["run", "-f", "good.yaml", "-p", "novalue"], 2, "KEY=VALUE"),
         (&["run", "-f", "good.yaml", "-w", "src=/no/such"], 2, "/no/such"),
+        (&["run", "-f", "https://x.org/p.yaml"], 2, "URLs are not read"),
+        (&["coordinator", "--listen", "foo"], 2, "HOST:PORT"),
+        (&["coordinator", "--listen", "0.0.0.0:99999"], 2, "65535"),
+        (&["runs", "list", "--limit", "0"], 2, "at least 1"),
         (&["validate", "-f", "empty.yaml"], 2, "nothing to validate"),
-        (&["run", "-f", "run.yaml", "-p", "hwo=x", "--server", "x"], 2, "did you mean \"who\"?"),
+        (&["run", "-f", "run.yaml", "-p", "whoo=x", "--server", "x"], 2, "did you mean \"who\"?"),
         (&["run", "-f", "run.yaml", "-w", "x=emptyDir", "--server", "x"], 2, "no such workspace"),
     ];
     for (args, code, says) in cases {
@@ -102,6 +106,17 @@ fn valid_and_invalid_files() {
         assert_eq!(answer.code, code, "{args:?}: {}", answer.stderr);
         assert!(answer.stderr.contains(says), "{args:?}: {}", answer.stderr);
     }
+}
+
+#[test]
+fn a_wrong_value_of_a_variable_names_the_variable() {
+    let dir = dir_with(&[]);
+    let many = [("TENON_PARALLEL", "x")];
+    let answer = tenon(dir.path(), &["run"], &many);
+    assert_eq!(answer.code, 2, "{}", answer.stderr);
+    assert!(answer.stderr.contains("TENON_PARALLEL"), "{}", answer.stderr);
+    let answer = tenon(dir.path(), &["run", "--parallel", "x"], &many);
+    assert!(!answer.stderr.contains("TENON_PARALLEL"), "{}", answer.stderr);
 }
 
 #[test]

@@ -26,12 +26,20 @@ pub enum RunsCommand {
     Prune(RunsPruneArgs),
 }
 
+fn parse_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it has to be at least 1".to_owned()),
+        Ok(limit) => Ok(limit),
+        Err(_) => Err("not a number".to_owned()),
+    }
+}
+
 /// List runs, newest first
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tenon runs list --limit 5 --status failed -o json")]
 pub struct RunsListArgs {
     /// At most so many [default: all, of a cluster 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_limit)]
     pub limit: Option<usize>,
 
     /// Only runs that stand like this: pending, running, succeeded, failed, infrafailed, timeout,

@@ -25,6 +25,10 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     for path in paths {
         if path.as_os_str() == "-" {
             sources.push(read_from("<stdin>", io::stdin().lock())?);
+        } else if is_url(path) {
+            let message = format!("{}: URLs are not read, only files", path.display());
+            return Err(Failure::new(Exit::Usage, message)
+                .hint(format!("fetch it first: curl -fsSL {} | tenon … -f -", path.display())));
         } else if path.is_dir() {
             let before = sources.len();
             read_dir(path, &mut HashSet::new(), &mut sources)?;
@@ -39,6 +43,11 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     Ok(sources)
 }
 
+fn is_url(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) && !path.exists()
+}
+
 fn default_path() -> Result<PathBuf, Failure> {
     for name in [".tekton", "pipeline.yaml", "pipeline.yml"] {
         let path = PathBuf::from(name);
@@ -48,7 +57,7 @@ fn default_path() -> Result<PathBuf, Failure> {
     }
     let failure =
         Failure::new(Exit::Usage, "nothing to read: no -f, no .tekton/ and no pipeline.yaml here");
-    Err(failure.hint("name a file or directory: tenon run -f FILE"))
+    Err(failure.hint("name a file or directory: -f PATH"))
 }
 
 /// Reads the files of a directory in the order of their names, hidden ones left out. Links may lead to a
