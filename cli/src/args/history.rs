@@ -22,6 +22,7 @@ pub enum RunsCommand {
     Show(RunsShowArgs),
     Cancel(RunsCancelArgs),
     Rerun(RunsRerunArgs),
+    Release(RunsReleaseArgs),
     Explain(RunsExplainArgs),
     Prune(RunsPruneArgs),
 }
@@ -133,6 +134,21 @@ pub struct RunsRerunArgs {
     /// The same key is the same new run, however often it is sent
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
+/// Start a run of a cluster that waits to be released
+///
+/// A PipelineRun that was submitted with `spec.status: PipelineRunPending` begins only then.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon runs release 01J9 --server http://c1:7070")]
+pub struct RunsReleaseArgs {
+    /// `latest`, an id, the beginning of one, or the name of a run
+    #[arg(value_name = "RUN")]
+    pub run: String,
 
     /// How to print the answer
     #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]

@@ -25,7 +25,7 @@ pub use cluster::{
 pub use dev::{DevArgs, DevCommand, DevDownArgs, DevStatusArgs, DevUpArgs};
 pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
-    RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsRerunArgs, RunsShowArgs,
+    RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsReleaseArgs, RunsRerunArgs, RunsShowArgs,
 };
 pub use house::HouseArgs;
 pub use inspect::{
@@ -95,6 +95,7 @@ pub enum Command {
     Dev(DevArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
+    #[command(after_help = "Example:\n  tenon help-config")]
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Explain environment variables and the config file

@@ -19,7 +19,7 @@ use crate::exit::{Exit, Failure};
 pub use access::{access, show_to_clusters};
 pub use events::{events, logs};
 pub use run::run;
-pub use runs::{cancel, explain, list, rerun, show};
+pub use runs::{cancel, explain, list, release, rerun, show};
 pub use voice::Voice;
 
 /// How long the first answer may take of whoever only asks.

@@ -5,7 +5,7 @@ use tenon_engine::Time;
 use tenon_engine::usage::ResourceUsage;
 use tenon_proto::control::v1::{
     CancelRunRequest, ExplainRunRequest, ExplainRunResponse, GetRunObjectsRequest, ListRunsRequest,
-    RerunRunRequest, Run, RunUsage, SubscribeRequest, TaskExplanation,
+    ReleaseRunRequest, RerunRunRequest, Run, RunUsage, SubscribeRequest, TaskExplanation,
 };
 use tenon_reporter::follow::Screen;
 use tenon_reporter::pretty::{Options, duration};
@@ -14,8 +14,8 @@ use super::Remote;
 use super::find::find;
 use super::show::{Display, To, feed, finish};
 use crate::args::{
-    CancelChoice, Output, RunsCancelArgs, RunsExplainArgs, RunsListArgs, RunsRerunArgs,
-    RunsShowArgs,
+    CancelChoice, Output, RunsCancelArgs, RunsExplainArgs, RunsListArgs, RunsReleaseArgs,
+    RunsRerunArgs, RunsShowArgs,
 };
 use crate::exit::{Exit, Failure};
 use crate::inspect::{answer, table};
@@ -177,6 +177,14 @@ pub async fn rerun(remote: &Remote, args: &RunsRerunArgs) -> Result<Exit, Failur
     Ok(Exit::Success)
 }
 
+/// `tenon runs release`.
+pub async fn release(remote: &Remote, args: &RunsReleaseArgs) -> Result<Exit, Failure> {
+    let run = find(&remote.client, &args.run).await?;
+    let run = remote.client.release_run(ReleaseRunRequest { id: run.id }).await?;
+    answer(args.output, &run, || format!("{} is released\n", run.id))?;
+    Ok(Exit::Success)
+}
+
 /// `tenon runs explain`.
 pub async fn explain(remote: &Remote, args: &RunsExplainArgs) -> Result<Exit, Failure> {
     let run = find(&remote.client, &args.run).await?;
@@ -194,6 +202,12 @@ fn explanation(explained: &ExplainRunResponse) -> String {
     let mut text = String::new();
     if !explained.why.is_empty() {
         text.push_str(&terminal::below(&explained.why, 0));
+    }
+    // Others that are pending wait for their turn, and nobody has to do anything.
+    if let Some(run) = &explained.run
+        && explained.why.ends_with("waits to be released")
+    {
+        text.push_str(&format!("tenon runs release {}\n", run.id));
     }
     text + &tasks(&explained.tasks)
 }
