@@ -34,9 +34,9 @@ mod trust;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
-use args::{Cli, Command};
+use args::{Cli, Command, GuardArgs};
 use exit::{Exit, Failure};
 use mimalloc::MiMalloc;
 
@@ -57,6 +57,11 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<Exit, Failure> {
+    // Only agents start guards: it is no command for people.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "guard") {
+        return agent::guard(GuardArgs::parse_from(std::env::args_os().skip(1)));
+    }
     let files = config::files()?;
     let command = config::layer(Cli::command(), &files)?;
     let matches = match command.clone().try_get_matches() {
@@ -104,7 +109,6 @@ fn start() -> Result<Exit, Failure> {
         }
         Command::Agent(args) => agent::agent(&args, server, &state_dir),
         Command::Agents(args) => agents::agents(&args.command, server),
-        Command::Guard(args) => agent::guard(args),
         Command::Tokens(args) => trust::tokens(&args.command, server),
         Command::Certificates(args) => trust::certificates(&args.command, server),
         Command::Audit(args) => audit::audit(&args, server),

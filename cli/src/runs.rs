@@ -168,6 +168,10 @@ fn show(store: &Store, args: &RunsShowArgs) -> Result<Exit, Failure> {
 }
 
 fn prune(store: &Store, args: &RunsPruneArgs) -> Result<Exit, Failure> {
+    if args.keep.is_none() && args.older_than.is_none() {
+        return Err(Failure::new(Exit::Usage, "nothing says which runs are to be removed")
+            .hint("--keep N, or --older-than DURATION, or both"));
+    }
     let before = match &args.older_than {
         None => None,
         Some(text) => {

@@ -231,6 +231,7 @@ fn runs_that_are_not_there() {
         (&["runs", "show"], 2),
         (&["logs", "nothing"], 2),
         (&["runs", "prune"], 2),
+        (&["runs", "prune", "-o", "json"], 2),
         (&["runs", "prune", "--keep", "1"], 0),
         (&["runs", "prune", "--older-than", "old"], 2),
     ] {
@@ -245,8 +246,8 @@ fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
     for (args, code, says) in [
         (&["runs", "cancel", "x"][..], 2, "--server"),
         (&["runs", "rerun", "x"], 2, "--server"),
-        (&["runs", "explain"], 2, "--server"),
         (&["runs", "release", "x"], 2, "--server"),
+        (&["runs", "explain"], 2, "--server"),
         (&["cluster", "status"], 2, "--server"),
         (&["agent"], 2, "--server"),
         (&["agent", "--server", "a:1", "--label", "x"], 2, "--label x"),
@@ -281,6 +282,7 @@ fn pages_and_scripts() {
     for shell in ["bash", "zsh", "fish"] {
         let answer = tenon(dir.path(), &["completions", shell], &[]);
         assert!(answer.code == 0 && answer.stdout.contains("tenon"), "{shell}");
+        assert!(!answer.stdout.contains("guard"), "{shell}");
     }
     let page = tenon(dir.path(), &["man"], &[]);
     assert!(page.stdout.contains(".TH"), "{}", page.stdout);
@@ -288,6 +290,11 @@ fn pages_and_scripts() {
     let run = fs::read_to_string(dir.path().join("pages/tenon-run.1")).unwrap();
     assert!(run.contains("TENON_BACKEND") && run.contains("Examples"), "{run}");
     assert!(dir.path().join("pages/tenon-runs-prune.1").exists());
+    for missing in ["pages/tenon-guard.1", "pages/tenon-help.1"] {
+        assert!(!dir.path().join(missing).exists(), "{missing}");
+    }
+    let help = tenon(dir.path(), &["help", "run"], &[]);
+    assert!(help.code == 0 && help.stdout.contains("--pipeline"), "{}", help.stderr);
 }
 
 #[test]
@@ -303,6 +310,12 @@ fn every_command_has_help_with_an_example() {
         "runs prune",
         "runs cancel",
         "runs rerun",
+        "runs release",
+        "tokens list",
+        "tokens revoke",
+        "certificates list",
+        "certificates revoke",
+        "help-config",
         "runs explain",
         "logs",
         "events",
@@ -310,12 +323,6 @@ fn every_command_has_help_with_an_example() {
         "agent",
         "cluster init",
         "cluster status",
-        "runs release",
-        "tokens list",
-        "tokens revoke",
-        "certificates list",
-        "certificates revoke",
-        "help-config",
         "cluster add",
         "cluster remove",
         "cluster transfer",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{BackendChoice, HouseArgs, Output, PolicyArgs};
 use crate::log::LogLevel;
@@ -239,7 +239,7 @@ pub enum LeaseExpiry {
 }
 
 /// Freeze what an agent runs when its lease is over; started by the agent
-#[derive(Debug, Args)]
+#[derive(Debug, Parser)]
 pub struct GuardArgs {
     /// The agent's directory
     #[arg(long, value_name = "DIR")]

@@ -175,7 +175,6 @@ pub struct RunsExplainArgs {
 #[command(after_help = "Examples:\n  \
     tenon runs prune --keep 50\n  \
     tenon runs prune --older-than 720h --dry-run")]
-#[group(id = "rule", required = true, multiple = true, args = ["keep", "older_than"])]
 pub struct RunsPruneArgs {
     /// Keep only so many of the newest runs
     #[arg(long, value_name = "N")]

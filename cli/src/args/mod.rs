@@ -41,7 +41,6 @@ pub use trust::{AuditArgs, CertificatesArgs, CertificatesCommand, TokensArgs, To
 #[command(
     name = "tenon",
     version,
-    disable_help_subcommand = true,
     after_help = "Example:\n  tenon run -f pipeline.yaml\n\n\
         Every flag can also be set by an environment variable and in a tenon.toml:\n\
         `tenon help-config` says how. A flag wins over the variable, the variable over the file."
@@ -86,8 +85,6 @@ pub enum Command {
     Coordinator(CoordinatorArgs),
     Agent(AgentArgs),
     Agents(AgentsArgs),
-    #[command(hide = true)]
-    Guard(GuardArgs),
     Cluster(ClusterArgs),
     Tokens(TokensArgs),
     Certificates(CertificatesArgs),
@@ -95,10 +92,10 @@ pub enum Command {
     Dev(DevArgs),
     Doctor(DoctorArgs),
     Version(VersionArgs),
-    #[command(after_help = "Example:\n  tenon help-config")]
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Explain environment variables and the config file
+    #[command(after_help = "Example:\n  tenon help-config")]
     HelpConfig,
 }
 
