@@ -305,7 +305,8 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
     let cluster = restored.map_err(|error| match error {
         tenon_coordinator::Error::Busy(dir) => {
             let message = format!("{} holds a node already: it is not empty", dir.display());
-            Failure::new(Exit::Usage, message).hint("--data-dir has to be empty, or not there")
+            Failure::new(Exit::Environment, message)
+                .hint("--data-dir has to be empty, or not there")
         }
         other => refused(other),
     })?;

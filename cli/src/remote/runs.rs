@@ -180,6 +180,9 @@ pub async fn rerun(remote: &Remote, args: &RunsRerunArgs) -> Result<Exit, Failur
 /// `tenon runs release`.
 pub async fn release(remote: &Remote, args: &RunsReleaseArgs) -> Result<Exit, Failure> {
     let run = find(&remote.client, &args.run).await?;
+    if run.ended_at.is_some() {
+        return Err(Failure::new(Exit::Usage, format!("run {} has ended", run.id)));
+    }
     let run = remote.client.release_run(ReleaseRunRequest { id: run.id }).await?;
     answer(args.output, &run, || format!("{} is released\n", run.id))?;
     Ok(Exit::Success)
