@@ -39,7 +39,7 @@ pub fn with<T>(
     servers: &str,
     work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    ask(servers, Options { patience: PATIENCE, ..Options::default() }, false, work)
+    ask(servers, PATIENCE, false, work)
 }
 
 /// Likewise, and waits for a cluster that is not there yet; `quiet` without remarks.
@@ -48,12 +48,12 @@ pub fn with_patience<T>(
     quiet: bool,
     work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    ask(servers, Options::default(), quiet, work)
+    ask(servers, Options::default().patience, quiet, work)
 }
 
 fn ask<T>(
     servers: &str,
-    options: Options,
+    patience: Duration,
     quiet: bool,
     work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -65,7 +65,10 @@ fn ask<T>(
             Notice::Retrying { why } => say.say(&format!("{why}; trying again")),
             Notice::Answering { url } => say.say(&format!("{url} answers")),
         });
-        let client = Client::new(&[servers], Options { access: access(), on_notice, ..options })?;
+        let client = Client::new(
+            &[servers],
+            Options { access: access(), patience, on_notice, ..Options::default() },
+        )?;
         work(Remote { client, voice }).await
     })
 }
