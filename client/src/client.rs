@@ -150,10 +150,12 @@ impl Client {
                 self.worked(&node.url);
                 return Err(error);
             }
-            self.failed(&node.url, &error);
             if repeat == Repeat::IfRefused && !certain {
+                // The error says so, and it is not tried again.
+                self.leave(&node.url, &error, false);
                 return Err(error);
             }
+            self.failed(&node.url, &error);
             last = Some(error);
         }
     }
@@ -217,6 +219,11 @@ impl Client {
 
     /// A node did not do what it was asked, and another one is to be.
     pub(crate) fn failed(&self, url: &str, error: &Error) {
+        self.leave(url, error, true);
+    }
+
+    /// Likewise; `tells` whether the user may be told that it goes on.
+    fn leave(&self, url: &str, error: &Error, tells: bool) {
         let news = {
             let mut state = self.state();
             state.answered |= matches!(error, Error::Refused(_));
@@ -234,7 +241,7 @@ impl Client {
             // Who is not the leader says who is: no news for anybody. And who will not wait long for the
             // first answer is told soon enough that there is none.
             let waits = state.answered || self.options().patience >= self.options().deadline;
-            let news = error.leader_url().is_none() && waits && !state.told;
+            let news = error.leader_url().is_none() && waits && tells && !state.told;
             state.told |= news;
             news
         };
