@@ -167,7 +167,7 @@ pub fn table<const N: usize>(heading: &[&str; N], rows: &[[String; N]]) -> Strin
         }
     }
     let used: usize = widths[..N - 1].iter().map(|width| width + 2).sum();
-    let rest = columns.saturating_sub(used).max(10);
+    let rest = columns.saturating_sub(used).max(5);
     let line = |cells: [&str; N]| {
         let mut text = String::new();
         for (position, cell) in cells.into_iter().enumerate() {
