@@ -51,6 +51,11 @@ pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result
         let identity = joining::agent(&dir, &options.name, &servers, args.join.as_deref()).await?;
         let spool = (spool, found);
         let Some(identity) = identity else {
+            if servers.iter().all(|server| server.starts_with("https://")) {
+                let message = "this cluster wants agents to join, and this agent has not";
+                return Err(Failure::new(Exit::Usage, message)
+                    .hint("`tenon tokens join` prints a token; then tenon agent --join TOKEN"));
+            }
             return serve(args, options, servers, Access::default(), data_dir, spool).await;
         };
         let access = Access::of_machine(identity.clone());

@@ -20,27 +20,31 @@ pub fn agents(command: &AgentsCommand, server: Option<&str>) -> Result<Exit, Fai
 
 async fn ask(remote: &Remote, command: &AgentsCommand) -> Result<Exit, Failure> {
     let client = &remote.client;
-    let (agent, output) = match command {
+    let (agent, output, done) = match command {
         AgentsCommand::List(args) => {
             let agents = client.list_agents(ListAgentsRequest {}).await?.agents;
             answer(args.output, &agents, || list(&agents))?;
             return Ok(Exit::Success);
         }
         AgentsCommand::Show(args) => {
-            (client.get_agent(GetAgentRequest { name: args.name.clone() }).await?, args.output)
+            let agent = client.get_agent(GetAgentRequest { name: args.name.clone() }).await?;
+            answer(args.output, &agent, || describe(&agent))?;
+            return Ok(Exit::Success);
         }
-        AgentsCommand::Cordon(args) => (
-            client.cordon_agent(CordonAgentRequest { name: args.name.clone() }).await?,
-            args.output,
-        ),
+        AgentsCommand::Cordon(args) => {
+            let request = CordonAgentRequest { name: args.name.clone() };
+            (client.cordon_agent(request).await?, args.output, "cordoned")
+        }
         AgentsCommand::Uncordon(args) => {
             let request = UncordonAgentRequest { name: args.name.clone() };
-            (client.uncordon_agent(request).await?, args.output)
+            (client.uncordon_agent(request).await?, args.output, "uncordoned")
         }
         AgentsCommand::Drain(args) => {
             let deadline = args.deadline.clone().unwrap_or_default();
             let request = DrainAgentRequest { name: args.name.clone(), deadline };
-            (client.drain_agent(request).await?, args.output)
+            let agent = client.drain_agent(request).await?;
+            let done = if agent.state == "drained" { "drained" } else { "being drained" };
+            (agent, args.output, done)
         }
         AgentsCommand::Remove(args) => {
             client.remove_agent(RemoveAgentRequest { name: args.name.clone() }).await?;
@@ -48,7 +52,7 @@ async fn ask(remote: &Remote, command: &AgentsCommand) -> Result<Exit, Failure> 
             return Ok(Exit::Success);
         }
     };
-    answer(output, &agent, || describe(&agent))?;
+    answer(output, &agent, || format!("agent {} is {done}\n", agent.name))?;
     Ok(Exit::Success)
 }
 

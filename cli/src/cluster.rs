@@ -62,7 +62,8 @@ async fn ask(remote: &Remote, command: &ClusterCommand) -> Result<Exit, Failure>
         }
         ClusterCommand::Transfer(args) => {
             let request = TransferRequest { to: args.to.clone().unwrap_or_default() };
-            (client.transfer(request).await?, args.output)
+            let answer = client.transfer(request).await;
+            (answer.map_err(|error| not_transferred(error, args.to.as_deref()))?, args.output)
         }
         ClusterCommand::Backup(args) => return backup(remote, args).await,
         ClusterCommand::Ready(args) => return ready(remote, args.output).await,
@@ -70,6 +71,17 @@ async fn ask(remote: &Remote, command: &ClusterCommand) -> Result<Exit, Failure>
     };
     answer(output, &status, || describe(&status))?;
     Ok(Exit::Success)
+}
+
+/// Why leadership was not handed over: mostly because the other node is not there.
+fn not_transferred(error: tenon_client::Error, to: Option<&str>) -> Failure {
+    if !error.code().starts_with("deadline/") {
+        return error.into();
+    }
+    let to = to.unwrap_or("another node");
+    let message = format!("{to} has not taken over in time [{}]", error.code());
+    Failure::new(Exit::Environment, message)
+        .hint("is it up, and in contact with the others? `tenon cluster status`")
 }
 
 /// `tenon cluster ready`.

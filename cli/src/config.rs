@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::BoolishValueParser;
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tenon_coordinator::intake::did_you_mean;
@@ -338,6 +339,31 @@ fn apply(command: Command, prefix: &str, global: bool, tables: &[&DeTable<'_>]) 
         };
         apply(sub, &prefix, false, &inner)
     })
+}
+
+/// The environment variable whose value the command line does not take, if it came from one.
+pub fn variable_at_fault(error: &clap::Error) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (argument, wrong) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
+    let long = argument.split(' ').next()?.strip_prefix("--")?;
+    let on_the_line = |given: String| {
+        given
+            .strip_prefix("--")
+            .and_then(|rest| rest.strip_prefix(long))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    if std::env::args_os().any(|given| on_the_line(given.to_string_lossy().into_owned())) {
+        return None;
+    }
+    let end = format!("_{}", long.to_uppercase().replace('-', "_"));
+    let fits = |name: &str| name.starts_with("TENON_") && name.ends_with(&end);
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .find(|(name, value)| fits(name) && value.lines().any(|line| line == wrong))
+        .map(|(name, _)| name)
 }
 
 /// Whether a flag can be set by variable or key: not those that only print something.

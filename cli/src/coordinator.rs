@@ -100,8 +100,13 @@ async fn listen(args: &CoordinatorArgs, secured: bool) -> Result<TcpListener, Fa
 }
 
 fn cannot_listen(place: &str, error: &std::io::Error) -> Failure {
-    Failure::new(Exit::Environment, format!("cannot listen on {place}: {error}"))
-        .hint("is another process listening there? --listen chooses another HOST:PORT")
+    let failure = Failure::new(Exit::Environment, format!("cannot listen on {place}: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            failure.hint("another process listens there; --listen chooses another HOST:PORT")
+        }
+        _ => failure.hint("--listen chooses another HOST:PORT"),
+    }
 }
 
 /// How the node is to be run.
@@ -296,8 +301,15 @@ pub fn restore(args: &RestoreArgs) -> Result<Exit, Failure> {
         Failure::new(Exit::Usage, format!("cannot read {}: {error}", args.file.display()))
     })?;
     let mut backup = BufReader::with_capacity(1 << 20, file);
-    let cluster =
-        node::backup::restore(&mut backup, &args.data_dir, &name, &url).map_err(refused)?;
+    let restored = node::backup::restore(&mut backup, &args.data_dir, &name, &url);
+    let cluster = restored.map_err(|error| match error {
+        tenon_coordinator::Error::Busy(dir) => {
+            let message = format!("{} holds a node already: it is not empty", dir.display());
+            Failure::new(Exit::Environment, message)
+                .hint("--data-dir has to be empty, or not there")
+        }
+        other => refused(other),
+    })?;
     terminal::note(&format!(
         "{} holds a cluster of its own now, {cluster}, of which {name} is the only node: start it with \
          the secrets key of the old one",

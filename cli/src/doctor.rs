@@ -11,6 +11,9 @@ use crate::exit::{Exit, Failure};
 use crate::inspect::answer;
 use crate::terminal;
 
+/// Where what was found begins, behind its sign and name.
+const INDENT: usize = 20;
+
 /// One thing that was looked at.
 #[derive(Serialize)]
 struct Finding {
@@ -50,10 +53,11 @@ pub fn doctor(args: &DoctorArgs, state_dir: &Path) -> Result<Exit, Failure> {
                 true => style.paint(Paint::GOOD, "✓"),
                 false => style.paint(Paint::WARN, "✗"),
             };
-            text.push_str(&format!("{sign} {:<17} {}\n", finding.name, finding.message));
+            let mut words = terminal::below(&finding.message, INDENT);
             if !finding.hint.is_empty() {
-                text.push_str(&format!("  {:<17} hint: {}\n", "", finding.hint));
+                words.push_str(&terminal::below(&format!("hint: {}", finding.hint), INDENT));
             }
+            text.push_str(&format!("{sign} {:<17} {}\n", finding.name, words.trim()));
         }
         text.push_str(match works {
             true => "This machine can run pipelines.\n",

@@ -84,6 +84,9 @@ pub fn validate(args: &ValidateArgs) -> Result<Exit, Failure> {
         "errors": of("error"),
         "warnings": of("warning"),
     });
+    if count == 0 && valid {
+        return Err(Failure::new(Exit::Usage, "nothing to validate: the files hold no document"));
+    }
     if let Err(failure) = input::refuse(&input) {
         if args.output == Output::Pretty {
             return Err(failure);
@@ -164,7 +167,7 @@ pub fn table<const N: usize>(heading: &[&str; N], rows: &[[String; N]]) -> Strin
         }
     }
     let used: usize = widths[..N - 1].iter().map(|width| width + 2).sum();
-    let rest = columns.saturating_sub(used).max(10);
+    let rest = columns.saturating_sub(used).max(5);
     let line = |cells: [&str; N]| {
         let mut text = String::new();
         for (position, cell) in cells.into_iter().enumerate() {

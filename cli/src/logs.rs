@@ -2,17 +2,19 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use tenon_coordinator::intake::did_you_mean;
 use tenon_engine::{Kind, Time};
 use tenon_reporter::filter::{Filter, parse_kind};
 use tenon_reporter::follow::{Finish, Screen, Show, Terminal, follow};
-use tenon_reporter::history::{RunStatus, Store};
+use tenon_reporter::history::{Next, RunStatus, Store};
 use tenon_reporter::json::Lines;
 use tenon_reporter::pretty::{Options, Size};
 
-use crate::args::{LogsArgs, Output};
+use crate::args::{EventsOutput, LogsArgs};
 use crate::exit::{Exit, Failure};
+use crate::names::Names;
 use crate::terminal;
 
 /// A terminal on which nothing moves.
@@ -59,10 +61,20 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> Result<Exit, Failure> {
     let store = Store::new(state_dir);
     let run = store.find(&args.run)?;
     let filter = filter(args)?;
+    // Of a run that goes on and is followed, it may still come.
+    let may_come = args.follow && run.status == RunStatus::Running;
+    if !may_come && (args.task.is_some() || args.step.is_some()) {
+        let mut names = Names::default();
+        let mut reader = store.reader(run.id)?;
+        while let Next::Event(stored) = reader.next(Duration::ZERO)? {
+            names.see(stored.header());
+        }
+        names.check(&run.name, args.task.as_deref(), args.step.as_deref())?;
+    }
     let mut reader = store.reader(run.id)?;
     let mut show: Box<dyn Show> = match args.output {
-        Output::Json => Box::new(Lines::new()),
-        Output::Pretty => {
+        EventsOutput::Json => Box::new(Lines::new()),
+        EventsOutput::Pretty => {
             let options = Options {
                 style: terminal::stdout_style(),
                 live: false,
@@ -72,12 +84,6 @@ pub fn logs(args: &LogsArgs, state_dir: &Path) -> Result<Exit, Failure> {
                 refusals_told: false,
             };
             Box::new(Screen::new(options, Still))
-        }
-        Output::Yaml => {
-            let failure = Failure::new(Exit::Usage, "logs have no YAML form");
-            return Err(
-                failure.hint("-o json prints events, `tenon runs show -o yaml` the objects")
-            );
         }
     };
     let finish = follow(&mut reader, &filter, &mut *show, &mut io::stdout(), args.follow)?;

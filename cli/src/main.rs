@@ -21,6 +21,7 @@ mod joining;
 mod log;
 mod logs;
 mod machine;
+mod names;
 mod pages;
 mod policy;
 mod random;
@@ -33,9 +34,9 @@ mod trust;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{CommandFactory, FromArgMatches, Parser};
 
-use args::{Cli, Command};
+use args::{Cli, Command, GuardArgs};
 use exit::{Exit, Failure};
 use mimalloc::MiMalloc;
 
@@ -56,9 +57,25 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Result<Exit, Failure> {
+    // Only agents start guards: it is no command for people.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "guard") {
+        return agent::guard(GuardArgs::parse_from(std::env::args_os().skip(1)));
+    }
     let files = config::files()?;
     let command = config::layer(Cli::command(), &files)?;
-    let matches = command.clone().get_matches();
+    let matches = match command.clone().try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => match config::variable_at_fault(&error) {
+            Some(variable) => {
+                // What cannot be shown is not worth failing for.
+                let _ = error.print();
+                return Err(Failure::silent(Exit::Usage)
+                    .hint(format!("the value is that of the variable {variable}")));
+            }
+            None => error.exit(),
+        },
+    };
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let state_dir = cli.state_dir.unwrap_or_else(tenon_reporter::history::default_state_dir);
     // Containers mount what is below it, and mounts have absolute paths.
@@ -92,7 +109,6 @@ fn start() -> Result<Exit, Failure> {
         }
         Command::Agent(args) => agent::agent(&args, server, &state_dir),
         Command::Agents(args) => agents::agents(&args.command, server),
-        Command::Guard(args) => agent::guard(args),
         Command::Tokens(args) => trust::tokens(&args.command, server),
         Command::Certificates(args) => trust::certificates(&args.command, server),
         Command::Audit(args) => audit::audit(&args, server),

@@ -35,7 +35,8 @@ fn write_all(command: &Command, name: &str, dir: &Path) -> Result<(), Failure> {
     // clap keeps names of commands for the whole life of the program.
     let named: &'static str = Box::leak(name.to_owned().into_boxed_str());
     let path = dir.join(format!("{name}.1"));
-    let text = page(&command.clone().name(named).display_name(named))?;
+    let command = command.clone().name(named).display_name(named);
+    let text = page(&command)?;
     fs::write(&path, text).map_err(|error| cannot_write(&path, &error))?;
     for sub in command.get_subcommands() {
         write_all(sub, &format!("{name}-{}", sub.get_name()), dir)?;
@@ -45,7 +46,8 @@ fn write_all(command: &Command, name: &str, dir: &Path) -> Result<(), Failure> {
 
 fn page(command: &Command) -> Result<String, Failure> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone())
+    // What `tenon help` does is no page of its own.
+    clap_mangen::Man::new(command.clone().disable_help_subcommand(true))
         .render(&mut page)
         .map_err(|error| Failure::new(Exit::Internal, format!("cannot write the page: {error}")))?;
     Ok(String::from_utf8_lossy(&page).into_owned())

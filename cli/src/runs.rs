@@ -35,12 +35,14 @@ pub fn runs(
         (RunsCommand::Show(args), None) => show(&store, args),
         (RunsCommand::Cancel(_), None) => Err(remote::needs_cluster("runs cancel")),
         (RunsCommand::Rerun(_), None) => Err(remote::needs_cluster("runs rerun")),
+        (RunsCommand::Release(_), None) => Err(remote::needs_cluster("runs release")),
         (RunsCommand::Explain(_), None) => Err(remote::needs_cluster("runs explain")),
         (command, Some(server)) => remote::with(server, async |cluster| match command {
             RunsCommand::List(args) => remote::list(&cluster, args).await,
             RunsCommand::Show(args) => remote::show(&cluster, args).await,
             RunsCommand::Cancel(args) => remote::cancel(&cluster, args).await,
             RunsCommand::Rerun(args) => remote::rerun(&cluster, args).await,
+            RunsCommand::Release(args) => remote::release(&cluster, args).await,
             RunsCommand::Explain(args) => remote::explain(&cluster, args).await,
             RunsCommand::Prune(_) => Ok(Exit::Success),
         }),
@@ -67,8 +69,8 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
                 run.status.as_str().to_owned(),
                 ago(run.started),
                 took(run),
+                counts(run.tasks.succeeded, run.tasks.failed, run.tasks.skipped, 0),
                 run.name.clone(),
-                counts(run),
             ]
         })
         .collect();
@@ -76,17 +78,17 @@ fn list(store: &Store, args: &RunsListArgs) -> Result<Exit, Failure> {
         if rows.is_empty() {
             return format!("no runs are stored in {}\n", store.root().display());
         }
-        table(&["ID", "STATUS", "STARTED", "TOOK", "NAME", "TASKS"], &rows)
+        table(&["ID", "STATUS", "STARTED", "TOOK", "TASKS", "NAME"], &rows)
     })?;
     Ok(Exit::Success)
 }
 
-fn counts(run: &Summary) -> String {
-    let tasks = run.tasks;
-    let mut text = format!("{} ok", tasks.succeeded);
-    for (count, word) in [(tasks.failed, "failed"), (tasks.skipped, "skipped")] {
+/// How many tasks ended how, short enough never to be cut: the signs are those of the summary.
+pub fn counts(succeeded: u32, failed: u32, skipped: u32, running: u32) -> String {
+    let mut text = format!("{succeeded}✓");
+    for (count, sign) in [(failed, '✗'), (skipped, '○'), (running, '▸')] {
         if count > 0 {
-            text.push_str(&format!(", {count} {word}"));
+            text.push_str(&format!(" {count}{sign}"));
         }
     }
     text
@@ -166,6 +168,10 @@ fn show(store: &Store, args: &RunsShowArgs) -> Result<Exit, Failure> {
 }
 
 fn prune(store: &Store, args: &RunsPruneArgs) -> Result<Exit, Failure> {
+    if args.keep.is_none() && args.older_than.is_none() {
+        return Err(Failure::new(Exit::Usage, "nothing says which runs are to be removed")
+            .hint("--keep N, or --older-than DURATION, or both"));
+    }
     let before = match &args.older_than {
         None => None,
         Some(text) => {

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use tenon_engine::Time;
-use tenon_reporter::pretty::{DEFAULT_COLUMNS, Size, Style};
+use tenon_reporter::pretty::{DEFAULT_COLUMNS, Size, Style, wrap};
 
 use crate::exit::{Exit, Failure};
 
@@ -43,6 +43,17 @@ pub fn size() -> Size {
             rows: 24,
         },
     }
+}
+
+/// `text` below something else: indented, and on a terminal wrapped between its words. Whoever reads a
+/// pipe looks for whole sentences.
+pub fn below(text: &str, indent: usize) -> String {
+    let columns = match io::stdout().is_terminal() {
+        true => size().columns.saturating_sub(indent).max(20),
+        false => usize::MAX,
+    };
+    let blanks = " ".repeat(indent);
+    wrap(text, columns).into_iter().map(|line| format!("{blanks}{line}\n")).collect()
 }
 
 /// The time now.

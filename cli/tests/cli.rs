@@ -60,6 +60,16 @@ spec:
     - {name: build, taskRef: {name: hello}, runAfter: [fetch]}
 ";
 
+const RUN: &str = "\
+apiVersion: tekton.dev/v1
+kind: TaskRun
+metadata: {name: hello}
+spec:
+  taskSpec:
+    params: [{name: who, default: world}]
+    steps: [{name: say, image: busybox, script: echo hi}]
+";
+
 #[test]
 fn valid_and_invalid_files() {
     let dir = dir_with(&[
@@ -67,6 +77,8 @@ fn valid_and_invalid_files() {
         ("typo.yaml", &TASK.replace("steps:", "stepz:")),
         ("text.yaml", "a: [1"),
         (".tekton/pipeline.yaml", PIPELINE),
+        ("empty.yaml", "---\n# nothing\n"),
+        ("run.yaml", RUN),
     ]);
     let cases = [
         (&["validate", "-f", "good.yaml"][..], 0, ""),
@@ -81,12 +93,30 @@ fn valid_and_invalid_files() {
         (&["run", "-f", "good.yaml", "--timeout", "soon"], 2, "--timeout soon"),
         (&["run", "-f", "good.yaml", "-p", "novalue"], 2, "KEY=VALUE"),
         (&["run", "-f", "good.yaml", "-w", "src=/no/such"], 2, "/no/such"),
+        (&["run", "-f", "https://x.org/p.yaml"], 2, "URLs are not read"),
+        (&["coordinator", "--listen", "foo"], 2, "HOST:PORT"),
+        (&["coordinator", "--listen", "0.0.0.0:99999"], 2, "65535"),
+        (&["runs", "list", "--limit", "0"], 2, "at least 1"),
+        (&["validate", "-f", "empty.yaml"], 2, "nothing to validate"),
+        (&["run", "-f", "run.yaml", "-p", "whoo=x", "--server", "x"], 2, "did you mean \"who\"?"),
+        (&["run", "-f", "run.yaml", "-w", "x=emptyDir", "--server", "x"], 2, "no such workspace"),
     ];
     for (args, code, says) in cases {
         let answer = tenon(dir.path(), args, &[]);
         assert_eq!(answer.code, code, "{args:?}: {}", answer.stderr);
         assert!(answer.stderr.contains(says), "{args:?}: {}", answer.stderr);
     }
+}
+
+#[test]
+fn a_wrong_value_of_a_variable_names_the_variable() {
+    let dir = dir_with(&[]);
+    let many = [("TENON_PARALLEL", "x")];
+    let answer = tenon(dir.path(), &["run"], &many);
+    assert_eq!(answer.code, 2, "{}", answer.stderr);
+    assert!(answer.stderr.contains("TENON_PARALLEL"), "{}", answer.stderr);
+    let answer = tenon(dir.path(), &["run", "--parallel", "x"], &many);
+    assert!(!answer.stderr.contains("TENON_PARALLEL"), "{}", answer.stderr);
 }
 
 #[test]
@@ -201,6 +231,7 @@ fn runs_that_are_not_there() {
         (&["runs", "show"], 2),
         (&["logs", "nothing"], 2),
         (&["runs", "prune"], 2),
+        (&["runs", "prune", "-o", "json"], 2),
         (&["runs", "prune", "--keep", "1"], 0),
         (&["runs", "prune", "--older-than", "old"], 2),
     ] {
@@ -215,10 +246,12 @@ fn what_needs_a_cluster_says_so_and_bad_addresses_are_refused() {
     for (args, code, says) in [
         (&["runs", "cancel", "x"][..], 2, "--server"),
         (&["runs", "rerun", "x"], 2, "--server"),
+        (&["runs", "release", "x"], 2, "--server"),
         (&["runs", "explain"], 2, "--server"),
         (&["cluster", "status"], 2, "--server"),
         (&["agent"], 2, "--server"),
         (&["agent", "--server", "a:1", "--label", "x"], 2, "--label x"),
+        (&["agent", "--server", "https://a:1"], 2, "--join TOKEN"),
         (&["run", "-f", "a.yaml", "--detach"], 2, "--server"),
         (&["runs", "list", "--server", "https://a:1"], 2, "TENON_TOKEN"),
         (&["runs", "list", "--server", "host"], 2, "no port"),
@@ -249,6 +282,7 @@ fn pages_and_scripts() {
     for shell in ["bash", "zsh", "fish"] {
         let answer = tenon(dir.path(), &["completions", shell], &[]);
         assert!(answer.code == 0 && answer.stdout.contains("tenon"), "{shell}");
+        assert!(!answer.stdout.contains("guard"), "{shell}");
     }
     let page = tenon(dir.path(), &["man"], &[]);
     assert!(page.stdout.contains(".TH"), "{}", page.stdout);
@@ -256,6 +290,11 @@ fn pages_and_scripts() {
     let run = fs::read_to_string(dir.path().join("pages/tenon-run.1")).unwrap();
     assert!(run.contains("TENON_BACKEND") && run.contains("Examples"), "{run}");
     assert!(dir.path().join("pages/tenon-runs-prune.1").exists());
+    for missing in ["pages/tenon-guard.1", "pages/tenon-help.1"] {
+        assert!(!dir.path().join(missing).exists(), "{missing}");
+    }
+    let help = tenon(dir.path(), &["help", "run"], &[]);
+    assert!(help.code == 0 && help.stdout.contains("--pipeline"), "{}", help.stderr);
 }
 
 #[test]
@@ -271,6 +310,12 @@ fn every_command_has_help_with_an_example() {
         "runs prune",
         "runs cancel",
         "runs rerun",
+        "runs release",
+        "tokens list",
+        "tokens revoke",
+        "certificates list",
+        "certificates revoke",
+        "help-config",
         "runs explain",
         "logs",
         "events",
@@ -293,5 +338,18 @@ fn every_command_has_help_with_an_example() {
         args.push("--help");
         let answer = tenon(dir.path(), &args, &[]);
         assert!(answer.stdout.contains("Example"), "{command}: {}", answer.stdout);
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_given_up_soon() {
+    let dir = dir_with(&[]);
+    let began = std::time::Instant::now();
+    let servers = "http://127.0.0.1:1,http://127.0.0.1:2";
+    let answer = tenon(dir.path(), &["runs", "list", "--server", servers], &[]);
+    assert_eq!(answer.code, 3, "{}", answer.stderr);
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+    for node in ["http://127.0.0.1:1: ", "http://127.0.0.1:2: "] {
+        assert_eq!(answer.stderr.matches(node).count(), 1, "{}", answer.stderr);
     }
 }

@@ -11,11 +11,11 @@ use tenon_proto::control::v1::{
     ExplainRunRequest, ExplainRunResponse, GetAgentRequest, GetRunObjectsRequest, GetRunRequest,
     InitRequest, JoinRequest, JoinResponse, ListAgentsRequest, ListAgentsResponse,
     ListCertificatesRequest, ListCertificatesResponse, ListRunsRequest, ListRunsResponse,
-    ListTokensRequest, ListTokensResponse, ProbeRequest, ProbeResponse, RemoveAgentRequest,
-    RemoveAgentResponse, RemoveMemberRequest, RenewRequest, RenewResponse, RerunRunRequest,
-    RerunRunResponse, RevokeCertificateRequest, RevokeCertificateResponse, RevokeTokenRequest,
-    RevokeTokenResponse, Run, RunObjects, StatusRequest, SubmitRequest, SubmitResponse,
-    TransferRequest, UncordonAgentRequest, WhoAmIRequest, WhoAmIResponse,
+    ListTokensRequest, ListTokensResponse, ProbeRequest, ProbeResponse, ReleaseRunRequest,
+    RemoveAgentRequest, RemoveAgentResponse, RemoveMemberRequest, RenewRequest, RenewResponse,
+    RerunRunRequest, RerunRunResponse, RevokeCertificateRequest, RevokeCertificateResponse,
+    RevokeTokenRequest, RevokeTokenResponse, Run, RunObjects, StatusRequest, SubmitRequest,
+    SubmitResponse, TransferRequest, UncordonAgentRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -66,6 +66,8 @@ calls! {
     list_runs: ListRunsRequest => ListRunsResponse, control, Always;
     /// Ends a run early; to cancel one that has ended changes nothing.
     cancel_run: CancelRunRequest => Run, control, Always;
+    /// Starts a run that waits to be released.
+    release_run: ReleaseRunRequest => Run, control, IfRefused;
     /// What every task of a run does or waits for.
     explain_run: ExplainRunRequest => ExplainRunResponse, control, Always;
     /// The run object and its children as YAML.
@@ -151,7 +153,7 @@ impl Client {
         &self,
         mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<(), BackupError> {
-        let node = self.node(Instant::now() + self.options().deadline).await?;
+        let node = self.node(Instant::now()).await?;
         let failed = |status: &tonic::Status| Error::of_status(&node.url, status);
         let mut stream = cluster(node.channel.clone())
             .backup(self.options().access.request(BackupRequest {}))

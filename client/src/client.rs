@@ -18,6 +18,9 @@ use crate::route::Route;
 pub struct Options {
     /// How long a call is tried in all.
     pub deadline: Duration,
+    /// How long it is tried while no node has ever answered: a cluster that is not there is not worth
+    /// the whole deadline. Each node is tried once in any case.
+    pub patience: Duration,
     /// How long one node may take to answer before another one is asked.
     pub attempt: Duration,
     /// What the cluster is shown.
@@ -30,6 +33,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             deadline: Duration::from_secs(60),
+            patience: Duration::from_secs(60),
             attempt: Duration::from_secs(10),
             access: Access::default(),
             on_notice: Arc::new(|_| {}),
@@ -53,6 +57,10 @@ struct State {
     current: Option<Node>,
     /// The user was told that nothing answers.
     told: bool,
+    /// A node has answered, be it with a refusal.
+    answered: bool,
+    /// Why each node did not do what it was asked, since one did.
+    reasons: Vec<(String, String)>,
 }
 
 /// A connection to one node.
@@ -75,7 +83,13 @@ impl Client {
     /// `host:port`. Connects when it is first used.
     pub fn new<T: AsRef<str>>(nodes: &[T], options: Options) -> Result<Client> {
         let route = Route::new(urls(nodes)?, random());
-        let state = Mutex::new(State { route, current: None, told: false });
+        let state = Mutex::new(State {
+            route,
+            current: None,
+            told: false,
+            answered: false,
+            reasons: Vec::new(),
+        });
         Ok(Client { shared: Arc::new(Shared { options, state }) })
     }
 
@@ -108,9 +122,9 @@ impl Client {
         let deadline = began + self.options().deadline;
         let mut last = None;
         loop {
-            let node = match self.node(deadline).await {
+            let node = match self.node(began).await {
                 Ok(node) => node,
-                Err(error) => return Err(out_of_time(began, last.unwrap_or(error))),
+                Err(error) => return Err(self.out_of_time(began, last.unwrap_or(error))),
             };
             let until = deadline.min(Instant::now() + self.options().attempt);
             let mut request = self.options().access.request(question.clone());
@@ -136,31 +150,38 @@ impl Client {
                 self.worked(&node.url);
                 return Err(error);
             }
-            self.failed(&node.url, &error);
             if repeat == Repeat::IfRefused && !certain {
+                // The error says so, and it is not tried again.
+                self.leave(&node.url, &error, false);
                 return Err(error);
             }
+            self.failed(&node.url, &error);
             last = Some(error);
         }
     }
 
-    /// A node to which there is a connection.
-    pub(crate) async fn node(&self, deadline: Instant) -> Result<Node> {
+    /// A node to which there is a connection, for what is tried since `began`.
+    pub(crate) async fn node(&self, began: Instant) -> Result<Node> {
+        let deadline = began + self.options().deadline;
         let mut last = None;
         loop {
-            let next = {
+            let (next, answered) = {
                 let mut state = self.state();
                 if let Some(node) = &state.current {
                     return Ok(node.clone());
                 }
-                state.route.next_try()
+                (state.route.next_try(), state.answered)
             };
-            let began = Instant::now() + next.pause;
-            if began >= deadline {
+            let at = Instant::now() + next.pause;
+            // There is a pause only after all nodes were tried.
+            let given_up =
+                !answered && next.pause > Duration::ZERO && at >= began + self.options().patience;
+            if at >= deadline || given_up {
                 let message = "no node answers".to_owned();
-                return Err(last.unwrap_or(Error::Unreachable { url: next.url, message }));
+                let last = last.unwrap_or(Error::Unreachable { url: next.url, message });
+                return Err(self.out_of_time(began, last));
             }
-            sleep_until(began).await;
+            sleep_until(at).await;
             match timeout_at(deadline, connect(&next.url, &self.options().access)).await {
                 Ok(Ok(channel)) => {
                     let node = Node { url: next.url.as_str().into(), channel };
@@ -187,6 +208,8 @@ impl Client {
         let told = {
             let mut state = self.state();
             state.route.worked(url);
+            state.answered = true;
+            state.reasons.clear();
             std::mem::take(&mut state.told)
         };
         if told {
@@ -196,15 +219,29 @@ impl Client {
 
     /// A node did not do what it was asked, and another one is to be.
     pub(crate) fn failed(&self, url: &str, error: &Error) {
+        self.leave(url, error, true);
+    }
+
+    /// Likewise; `tells` whether the user may be told that it goes on.
+    fn leave(&self, url: &str, error: &Error, tells: bool) {
         let news = {
             let mut state = self.state();
+            state.answered |= matches!(error, Error::Refused(_));
+            let why = match error {
+                Error::Unreachable { message, .. } => message.clone(),
+                other => other.to_string(),
+            };
+            state.reasons.retain(|(node, _)| node != url);
+            state.reasons.push((url.to_owned(), why));
             // Another call may have moved on already.
             if state.current.as_ref().is_none_or(|node| *node.url == *url) {
                 state.current = None;
                 state.route.failed(url, error.leader_url());
             }
-            // Who is not the leader says who is: no news for anybody.
-            let news = error.leader_url().is_none() && !state.told;
+            // Who is not the leader says who is: no news for anybody. And who will not wait long for the
+            // first answer is told soon enough that there is none.
+            let waits = state.answered || self.options().patience >= self.options().deadline;
+            let news = error.leader_url().is_none() && waits && tells && !state.told;
             state.told |= news;
             news
         };
@@ -213,18 +250,20 @@ impl Client {
         }
     }
 
+    /// The error after everything was tried since `began`: it names all nodes that were tried.
+    pub(crate) fn out_of_time(&self, began: Instant, last: Error) -> Error {
+        if !last.is_passing() {
+            return last;
+        }
+        let tried = self.state().reasons.iter().map(|(url, why)| format!("{url}: {why}")).collect();
+        Error::Deadline {
+            seconds: began.elapsed().as_secs_f64().ceil() as u64,
+            tried,
+            last: Box::new(last),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The error after everything was tried for so long.
-pub(crate) fn out_of_time(began: Instant, last: Error) -> Error {
-    match last.is_passing() {
-        true => Error::Deadline {
-            seconds: began.elapsed().as_secs_f64().ceil() as u64,
-            last: Box::new(last),
-        },
-        false => last,
     }
 }

@@ -41,10 +41,12 @@ pub enum Error {
         message: String,
     },
     /// No node did it within the deadline.
-    #[error("the cluster did not answer within {seconds} s: {last}")]
+    #[error("the cluster did not answer within {seconds} s: {}", reasons(.tried, .last))]
     Deadline {
         /// How long it was tried.
         seconds: u64,
+        /// Each node that was tried, and why it did not.
+        tried: Vec<String>,
         /// Why not, the last time.
         last: Box<Error>,
     },
@@ -131,6 +133,14 @@ impl Error {
 
     pub(crate) fn unreachable(url: &str, error: &tonic::transport::Error) -> Error {
         Error::Unreachable { url: url.to_owned(), message: innermost(error) }
+    }
+}
+
+/// Why each node did not answer, or why the last one did not where no more is known.
+fn reasons(tried: &[String], last: &Error) -> String {
+    match tried.is_empty() {
+        true => last.to_string(),
+        false => tried.join("; "),
     }
 }
 

@@ -10,7 +10,7 @@ use tenon_proto::control::v1::{EventBatch, GetRunRequest, Run, SubscribeRequest}
 use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
-use crate::client::{Client, Node, out_of_time};
+use crate::client::{Client, Node};
 use crate::connect::MAX_MESSAGE;
 use crate::error::{Error, Result};
 
@@ -68,7 +68,7 @@ impl Events {
     pub async fn next(&mut self) -> Result<Option<EventBatch>> {
         while !self.ended {
             let began = self.failing.unwrap_or_else(Instant::now);
-            let error = match self.advance(began + self.client.options().deadline).await {
+            let error = match self.advance(began).await {
                 Ok(Some(batch)) => {
                     self.failing = None;
                     if !batch.lines.is_empty() {
@@ -84,7 +84,7 @@ impl Events {
             }
             let began = *self.failing.get_or_insert_with(Instant::now);
             if began.elapsed() >= self.client.options().deadline {
-                return Err(out_of_time(began, error));
+                return Err(self.client.out_of_time(began, error));
             }
         }
         self.ended = true;
@@ -93,10 +93,10 @@ impl Events {
     }
 
     /// One step: connects if need be, and takes one batch.
-    async fn advance(&mut self, deadline: Instant) -> Result<Option<EventBatch>> {
+    async fn advance(&mut self, began: Instant) -> Result<Option<EventBatch>> {
         let Open { node, mut stream, since } = match self.stream.take() {
             Some(open) => open,
-            None => self.subscribe(deadline).await?,
+            None => self.subscribe(began).await?,
         };
         let error = match stream.message().await {
             Ok(Some(mut batch)) => {
@@ -127,8 +127,8 @@ impl Events {
         Err(error)
     }
 
-    async fn subscribe(&self, deadline: Instant) -> Result<Open> {
-        let node = self.client.node(deadline).await?;
+    async fn subscribe(&self, began: Instant) -> Result<Open> {
+        let node = self.client.node(began).await?;
         let mut service =
             EventsClient::new(node.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let request = self.client.options().access.request(self.request.clone());

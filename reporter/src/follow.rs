@@ -63,7 +63,7 @@ pub enum Finish {
     Ended,
     /// The run goes on or was interrupted; this is all there is now.
     NoMore,
-    /// Nobody reads the output any more.
+    /// Nobody reads the output any more, and the run has not ended.
     Closed,
 }
 
@@ -109,8 +109,9 @@ pub fn follow(
     };
     show.end(&mut out);
     match flush(output, &mut out)? {
-        true => Ok(finish),
-        false => Ok(Finish::Closed),
+        // Of a run that has ended, nobody can do anything about it any more.
+        false if finish != Finish::Ended => Ok(Finish::Closed),
+        _ => Ok(finish),
     }
 }
 

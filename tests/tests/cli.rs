@@ -159,6 +159,20 @@ fn graphs_in_three_languages() {
 }
 
 #[test]
+fn logs_of_a_task_that_is_not_there_are_refused() {
+    let tenon = Tenon::host();
+    tenon.file("task.yaml", TASK);
+    tenon.tenon(&["run", "-f", "task.yaml"]).expect(0);
+    tenon.tenon(&["logs", "--task", "greet", "--step", "say"]).expect(0);
+    for (args, says) in
+        [(["--task", "nosuch"], "its tasks: greet"), (["--step", "x"], "its steps: say")]
+    {
+        let said = tenon.tenon(&[&["logs"][..], &args].concat()).expect(2);
+        assert!(said.stderr.contains(says), "{}", said.stderr);
+    }
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let tenon = Tenon::host();
     tenon.file("t.yaml", "apiVersion: tekton.dev/v1\nkind: TaskRun\nmetadata: {name: t}\nspec: {taskSpec: {steps: [{name: s, image: x, script: 'seq 200000'}]}}\n");
@@ -166,4 +180,17 @@ fn a_closed_pipe_ends_quietly() {
     drop(child.stdout.take());
     let said = finish(child);
     assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+}
+
+#[test]
+fn a_run_whose_output_nobody_reads_any_more_still_cleans_up() {
+    let tenon = Tenon::host();
+    tenon.file("p.yaml", "apiVersion: tekton.dev/v1\nkind: PipelineRun\nmetadata: {name: p}\nspec:\n  pipelineSpec:\n    tasks: [{name: slow, taskSpec: {steps: [{name: s, image: x, script: 'while :; do echo on; sleep 1; done'}]}}]\n    finally: [{name: f, taskSpec: {steps: [{name: s, image: x, script: 'echo cleaned'}]}}]\n");
+    let mut child = tenon.command(&["run", "-f", "p.yaml"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let said = finish(child);
+    assert_eq!(said.code, 130, "{}", said.stderr);
+    assert_eq!(said.stderr.matches("nobody reads the output").count(), 1, "{}", said.stderr);
+    let printed = tenon.tenon(&["logs", "latest"]).expect(0).stdout;
+    assert!(printed.contains("cleaned"), "{printed}");
 }

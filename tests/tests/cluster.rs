@@ -421,3 +421,35 @@ fn who_has_more_priority_goes_first() {
         starts.iter().map(|event| event["pipelineRun"].as_str().unwrap()).collect();
     assert_eq!(order, ["high", "middle", "low"]);
 }
+
+#[test]
+fn a_pending_run_waits_to_be_released_and_says_so() {
+    let fleet = Fleet::start(1);
+    let yaml = pipeline(&task("t", "echo ran"))
+        .replace("spec:\n", "spec:\n  status: PipelineRunPending\n");
+    let id = fleet.run(&yaml, &["--detach"]).expect(0).stdout.trim().to_owned();
+    for command in ["show", "explain"] {
+        let said = fleet.ask(&["runs", command, &id]).expect(0).stdout;
+        assert!(said.contains(&format!("tenon runs release {id}")), "{said}");
+    }
+    fleet.ask(&["runs", "release", &id]).expect(0);
+    let log = fleet.ask(&["logs", &id, "--follow", "-o", "json"]).expect(0);
+    assert_eq!(log.log(), ["ran"]);
+    assert!(fleet.ask(&["runs", "release", &id]).expect(2).stderr.contains("has ended"));
+}
+
+#[test]
+fn a_run_whose_output_nobody_reads_any_more_goes_on() {
+    let fleet = Fleet::start(1);
+    let yaml = pipeline(&task("t", "echo one; sleep 2; echo two; sleep 2; echo three"));
+    let file = fleet.tenon.file("p.yaml", &yaml);
+    let server = fleet.servers();
+    let args = ["run", "-f", file.to_str().unwrap(), "--server", &server];
+    let mut child = fleet.tenon.command(&args).spawn().unwrap();
+    drop(child.stdout.take());
+    let said = finish(child);
+    assert_eq!(said.code, 130, "{}", said.stderr);
+    assert!(said.stderr.contains("the run goes on"), "{}", said.stderr);
+    let log = fleet.ask(&["logs", "latest", "--follow", "-o", "json"]).expect(0);
+    assert_eq!(log.log(), ["one", "two", "three"]);
+}

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{BackendChoice, HouseArgs, Output, PolicyArgs};
 use crate::log::LogLevel;
@@ -26,7 +26,8 @@ pub struct CoordinatorArgs {
     pub name: Option<String>,
 
     /// Where to listen; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
+    #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT",
+          value_parser = parse_address)]
     pub listen: String,
 
     /// Where other nodes, agents and clients reach it [default: http:// and where it listens]
@@ -238,7 +239,7 @@ pub enum LeaseExpiry {
 }
 
 /// Freeze what an agent runs when its lease is over; started by the agent
-#[derive(Debug, Args)]
+#[derive(Debug, Parser)]
 pub struct GuardArgs {
     /// The agent's directory
     #[arg(long, value_name = "DIR")]
@@ -456,4 +457,15 @@ pub struct RecoverArgs {
     /// Says that no other node will ever come back with its data
     #[arg(long)]
     pub i_know_that_the_others_are_lost: bool,
+}
+
+fn parse_address(text: &str) -> Result<String, String> {
+    let Some((host, port)) = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
+        return Err("not of the form HOST:PORT".to_owned());
+    };
+    match port.parse::<u16>() {
+        Ok(_) if !host.contains(':') || host.starts_with('[') => Ok(text.to_owned()),
+        Ok(_) => Err("an IPv6 address is to stand in brackets: [::1]:7070".to_owned()),
+        Err(_) => Err("the port has to be from 0 to 65535".to_owned()),
+    }
 }

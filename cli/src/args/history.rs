@@ -22,8 +22,17 @@ pub enum RunsCommand {
     Show(RunsShowArgs),
     Cancel(RunsCancelArgs),
     Rerun(RunsRerunArgs),
+    Release(RunsReleaseArgs),
     Explain(RunsExplainArgs),
     Prune(RunsPruneArgs),
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("it has to be at least 1".to_owned()),
+        Ok(limit) => Ok(limit),
+        Err(_) => Err("not a number".to_owned()),
+    }
 }
 
 /// List runs, newest first
@@ -31,7 +40,7 @@ pub enum RunsCommand {
 #[command(after_help = "Example:\n  tenon runs list --limit 5 --status failed -o json")]
 pub struct RunsListArgs {
     /// At most so many [default: all, of a cluster 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_limit)]
     pub limit: Option<usize>,
 
     /// Only runs that stand like this: pending, running, succeeded, failed, infrafailed, timeout,
@@ -131,6 +140,21 @@ pub struct RunsRerunArgs {
     pub output: Output,
 }
 
+/// Start a run of a cluster that waits to be released
+///
+/// A PipelineRun that was submitted with `spec.status: PipelineRunPending` begins only then.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tenon runs release 01J9 --server http://c1:7070")]
+pub struct RunsReleaseArgs {
+    /// `latest`, an id, the beginning of one, or the name of a run
+    #[arg(value_name = "RUN")]
+    pub run: String,
+
+    /// How to print the answer
+    #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
+    pub output: Output,
+}
+
 /// Say what every task of a run does or waits for
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tenon runs explain latest --server http://c1:7070")]
@@ -151,7 +175,6 @@ pub struct RunsExplainArgs {
 #[command(after_help = "Examples:\n  \
     tenon runs prune --keep 50\n  \
     tenon runs prune --older-than 720h --dry-run")]
-#[group(id = "rule", required = true, multiple = true, args = ["keep", "older_than"])]
 pub struct RunsPruneArgs {
     /// Keep only so many of the newest runs
     #[arg(long, value_name = "N")]
@@ -205,7 +228,7 @@ pub struct LogsArgs {
 
     /// pretty prints log lines, json prints events
     #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
-    pub output: Output,
+    pub output: EventsOutput,
 }
 
 /// Print events, those of a run or all

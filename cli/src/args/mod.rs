@@ -25,7 +25,7 @@ pub use cluster::{
 pub use dev::{DevArgs, DevCommand, DevDownArgs, DevStatusArgs, DevUpArgs};
 pub use history::{
     CancelChoice, EventsArgs, EventsOutput, LogsArgs, RunsArgs, RunsCancelArgs, RunsCommand,
-    RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsRerunArgs, RunsShowArgs,
+    RunsExplainArgs, RunsListArgs, RunsPruneArgs, RunsReleaseArgs, RunsRerunArgs, RunsShowArgs,
 };
 pub use house::HouseArgs;
 pub use inspect::{
@@ -41,7 +41,6 @@ pub use trust::{AuditArgs, CertificatesArgs, CertificatesCommand, TokensArgs, To
 #[command(
     name = "tenon",
     version,
-    disable_help_subcommand = true,
     after_help = "Example:\n  tenon run -f pipeline.yaml\n\n\
         Every flag can also be set by an environment variable and in a tenon.toml:\n\
         `tenon help-config` says how. A flag wins over the variable, the variable over the file."
@@ -86,8 +85,6 @@ pub enum Command {
     Coordinator(CoordinatorArgs),
     Agent(AgentArgs),
     Agents(AgentsArgs),
-    #[command(hide = true)]
-    Guard(GuardArgs),
     Cluster(ClusterArgs),
     Tokens(TokensArgs),
     Certificates(CertificatesArgs),
@@ -98,6 +95,7 @@ pub enum Command {
     Completions(CompletionsArgs),
     Man(ManArgs),
     /// Explain environment variables and the config file
+    #[command(after_help = "Example:\n  tenon help-config")]
     HelpConfig,
 }
 

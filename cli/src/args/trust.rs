@@ -61,12 +61,14 @@ pub enum TokensCommand {
     Create(TokensCreateArgs),
     Join(TokensJoinArgs),
     /// Show all tokens, without their secrets
+    #[command(after_help = "Example:\n  tenon tokens list -o json")]
     List {
         /// How to print the answer
         #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
         output: Output,
     },
     /// Make a token good no more, at once
+    #[command(after_help = "Example:\n  tenon tokens revoke 3f2a90c1d4e5")]
     Revoke {
         /// Its id, the part behind the first underscore
         #[arg(value_name = "ID")]
@@ -136,12 +138,14 @@ pub struct CertificatesArgs {
 #[derive(Debug, Subcommand)]
 pub enum CertificatesCommand {
     /// Show the agents that have certificates
+    #[command(after_help = "Example:\n  tenon certificates list -o json")]
     List {
         /// How to print the answer
         #[arg(short, long, value_enum, default_value = "pretty", value_name = "FORMAT")]
         output: Output,
     },
     /// Shut an agent out: its certificates are good no more, and its session ends
+    #[command(after_help = "Example:\n  tenon certificates revoke gpu1")]
     Revoke {
         /// Its name
         #[arg(value_name = "AGENT")]

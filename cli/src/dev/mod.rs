@@ -173,7 +173,7 @@ fn status(args: &DevStatusArgs, place: &Place) -> Result<Exit, Failure> {
             .map(|one| [one.part.name.clone(), one.state.clone(), one.part.url.clone()])
             .collect();
         format!(
-            "{}\nprocess {}, logs in {}\nexport TENON_SERVER={}\n",
+            "{}\nprocess {}\nlogs in {}\nexport TENON_SERVER={}\n",
             table(&["NAME", "STATE", "URL"], &rows),
             fleet.pid,
             place.0.join("logs").display(),

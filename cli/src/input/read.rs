@@ -1,5 +1,6 @@
 //! Reading files, directories and stdin, with limits, and finding the files that nobody named.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,6 @@ use crate::exit::{Exit, Failure};
 
 /// Largest file that is read: far above any pipeline, far below what would hurt.
 const MAX_FILE: u64 = 64 << 20;
-/// How deep directories may nest, so that a loop of links ends.
-const MAX_DEPTH: usize = 16;
 
 /// Reads what is named; with nothing named, `.tekton/`, or `pipeline.yaml`.
 pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
@@ -26,9 +25,13 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     for path in paths {
         if path.as_os_str() == "-" {
             sources.push(read_from("<stdin>", io::stdin().lock())?);
+        } else if is_url(path) {
+            let message = format!("{}: URLs are not read, only files", path.display());
+            return Err(Failure::new(Exit::Usage, message)
+                .hint(format!("fetch it first: curl -fsSL {} | tenon … -f -", path.display())));
         } else if path.is_dir() {
             let before = sources.len();
-            read_dir(path, 0, &mut sources)?;
+            read_dir(path, &mut HashSet::new(), &mut sources)?;
             if sources.len() == before {
                 let message = format!("no .yaml, .yml or .json files in {}", path.display());
                 return Err(Failure::new(Exit::Usage, message));
@@ -40,6 +43,11 @@ pub fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     Ok(sources)
 }
 
+fn is_url(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme)) && !path.exists()
+}
+
 fn default_path() -> Result<PathBuf, Failure> {
     for name in [".tekton", "pipeline.yaml", "pipeline.yml"] {
         let path = PathBuf::from(name);
@@ -49,12 +57,20 @@ fn default_path() -> Result<PathBuf, Failure> {
     }
     let failure =
         Failure::new(Exit::Usage, "nothing to read: no -f, no .tekton/ and no pipeline.yaml here");
-    Err(failure.hint("name a file or directory: tenon run -f FILE"))
+    Err(failure.hint("name a file or directory: -f PATH"))
 }
 
-/// Reads the files of a directory in the order of their names, hidden ones left out.
-fn read_dir(dir: &Path, depth: usize, sources: &mut Vec<Source>) -> Result<(), Failure> {
+/// Reads the files of a directory in the order of their names, hidden ones left out. Links may lead to a
+/// directory again: each is read once.
+fn read_dir(
+    dir: &Path,
+    seen: &mut HashSet<PathBuf>,
+    sources: &mut Vec<Source>,
+) -> Result<(), Failure> {
     let cannot = |error: io::Error| cannot_read(dir, &error);
+    if !seen.insert(dir.canonicalize().map_err(cannot)?) {
+        return Ok(());
+    }
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir).map_err(cannot)? {
         let entry = entry.map_err(cannot)?;
@@ -66,9 +82,7 @@ fn read_dir(dir: &Path, depth: usize, sources: &mut Vec<Source>) -> Result<(), F
     for path in paths {
         let extension = path.extension().and_then(|extension| extension.to_str());
         if path.is_dir() {
-            if depth < MAX_DEPTH {
-                read_dir(&path, depth + 1, sources)?;
-            }
+            read_dir(&path, seen, sources)?;
         } else if matches!(extension, Some("yaml" | "yml" | "json")) {
             sources.push(read_file(&path)?);
         }
@@ -116,6 +130,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();
         }
+        std::os::unix::fs::symlink("..", dir.path().join("sub/up")).unwrap();
         let sources = read(&[dir.path().to_owned()]).unwrap();
         let texts: Vec<&str> = sources.iter().map(|source| &*source.text).collect();
         assert_eq!(texts, ["a.yml", "b.yaml", "sub/c.json"]);

@@ -8,17 +8,32 @@ use tenon_reporter::pretty::Options;
 use super::Remote;
 use super::find::find;
 use super::show::{Display, To, feed, finish};
-use crate::args::{EventsArgs, EventsOutput, LogsArgs, Output};
+use crate::args::{EventsArgs, EventsOutput, LogsArgs};
 use crate::exit::{Exit, Failure};
 use crate::logs::{Still, kinds};
+use crate::names::{self, Names};
 use crate::{events as local, terminal};
 
 /// `tenon logs`.
 pub async fn logs(remote: &Remote, args: &LogsArgs) -> Result<Exit, Failure> {
     kinds(&args.kind)?;
     let run = find(&remote.client, &args.run).await?;
+    // Of a run that goes on and is followed, it may still come.
+    let may_come = args.follow && run.ended_at.is_none();
+    if !may_come && (args.task.is_some() || args.step.is_some()) {
+        let mut names = Names::default();
+        let mut events = remote.client.events(SubscribeRequest {
+            run: run.id.clone(),
+            kinds: names::KINDS.map(str::to_owned).into(),
+            ..SubscribeRequest::default()
+        });
+        while let Some(batch) = events.next().await? {
+            batch.lines.iter().for_each(|line| names.see(line));
+        }
+        names.check(&run.name, args.task.as_deref(), args.step.as_deref())?;
+    }
     let show: Box<dyn Show + Send> = match args.output {
-        Output::Json => Box::new(Lines::new()),
+        EventsOutput::Json => Box::new(Lines::new()),
         _ => {
             let options = Options {
                 style: terminal::stdout_style(),
@@ -39,7 +54,7 @@ pub async fn logs(remote: &Remote, args: &LogsArgs) -> Result<Exit, Failure> {
         steps: args.step.iter().cloned().collect(),
         ..SubscribeRequest::default()
     };
-    stream(remote, request, show, args.output == Output::Json).await
+    stream(remote, request, show, args.output == EventsOutput::Json).await
 }
 
 /// `tenon events`.

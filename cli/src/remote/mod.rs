@@ -10,6 +10,7 @@ mod show;
 mod voice;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tenon_client::{Client, Notice, Options};
 
@@ -18,8 +19,11 @@ use crate::exit::{Exit, Failure};
 pub use access::{access, show_to_clusters};
 pub use events::{events, logs};
 pub use run::run;
-pub use runs::{cancel, explain, list, rerun, show};
+pub use runs::{cancel, explain, list, release, rerun, show};
 pub use voice::Voice;
+
+/// How long the first answer may take of whoever only asks.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A cluster, and how to tell the user what becomes of the connection to it.
 #[derive(Clone)]
@@ -30,20 +34,41 @@ pub struct Remote {
     pub voice: Arc<Voice>,
 }
 
-/// Does something with the cluster that `--server` names.
+/// Does something with the cluster that `--server` names, if it is there.
 pub fn with<T>(
     servers: &str,
+    work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    ask(servers, PATIENCE, false, work)
+}
+
+/// Likewise, and waits for a cluster that is not there yet; `quiet` without remarks.
+pub fn with_patience<T>(
+    servers: &str,
+    quiet: bool,
+    work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    ask(servers, Options::default().patience, quiet, work)
+}
+
+fn ask<T>(
+    servers: &str,
+    patience: Duration,
+    quiet: bool,
     work: impl AsyncFnOnce(Remote) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     runtime()?.block_on(async {
         let voice = Arc::new(Voice::default());
         let say = Arc::clone(&voice);
         let on_notice = Arc::new(move |notice| match notice {
+            _ if quiet => {}
             Notice::Retrying { why } => say.say(&format!("{why}; trying again")),
             Notice::Answering { url } => say.say(&format!("{url} answers")),
         });
-        let client =
-            Client::new(&[servers], Options { access: access(), on_notice, ..Options::default() })?;
+        let client = Client::new(
+            &[servers],
+            Options { access: access(), patience, on_notice, ..Options::default() },
+        )?;
         work(Remote { client, voice }).await
     })
 }
@@ -82,12 +107,38 @@ impl From<tenon_client::Error> for Failure {
                 (file, 0) => format!("{file}: "),
                 (file, line) => format!("{file}:{line}:{}: ", detail.column),
             };
-            text.push_str(&format!("\n  {place}{}", detail.message));
+            let detail = format!("{place}{}", detail.message);
+            // A field that is at fault has the message for its own.
+            if !text.contains(&detail) {
+                text.push_str(&format!("\n  {detail}"));
+            }
         }
         let failure = Failure::new(exit, text);
         match error.hint() {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenon_proto::control::v1::{Detail, Error as Wire};
+
+    #[test]
+    fn a_detail_is_told_only_if_it_says_more() {
+        let detail = |file: &str, message: &str| Detail {
+            file: file.to_owned(),
+            line: 3,
+            column: 1,
+            message: message.to_owned(),
+            ..Detail::default()
+        };
+        let details = vec![detail("", "no such thing"), detail("a.yaml", "no such thing")];
+        let message = "no such thing".to_owned();
+        let wire = Wire { code: "not-found/thing".to_owned(), message, details, ..Wire::default() };
+        let failure = Failure::from(tenon_client::Error::Refused(Box::new(wire)));
+        assert_eq!(failure.message, "no such thing [not-found/thing]\n  a.yaml:3:1: no such thing");
     }
 }

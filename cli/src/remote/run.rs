@@ -110,7 +110,6 @@ async fn watch(
     let feeding = feed(lines, remote.client.events(request));
     tokio::pin!(feeding);
     let mut fed = None;
-    let mut closed = false;
     let finish = loop {
         tokio::select! {
             done = &mut feeding, if fed.is_none() => fed = Some(done),
@@ -123,25 +122,23 @@ async fn watch(
                 }
             }
             end = &mut ended => {
-                let finish = finish(end);
-                if matches!(finish, Ok(Finish::Closed)) {
-                    closed = true;
-                    cancel(remote, run, "Cancelled", false, "nobody reads the output").await?;
-                }
-                break finish;
+                break finish(end);
             }
         }
     };
     remote.voice.speak_into(None);
-    finish?;
+    if finish? == Finish::Closed {
+        terminal::note(&format!(
+            "nobody reads the output any more; the run goes on: tenon logs {} --follow",
+            run.id
+        ));
+        return Err(Failure::silent(Exit::Cancelled));
+    }
     if let Some(fed) = fed {
         fed?;
     }
-    let run = match closed {
-        true => remote.client.wait(&run.id).await?,
-        false => remote.client.get_run(GetRunRequest { id: run.id.clone() }).await?,
-    };
-    report(remote, args, &run, closed, documents).await
+    let run = remote.client.get_run(GetRunRequest { id: run.id.clone() }).await?;
+    report(remote, args, &run, documents).await
 }
 
 /// What is told to the user about a signal.
@@ -185,7 +182,6 @@ async fn report(
     remote: &Remote,
     args: &RunArgs,
     run: &Run,
-    closed: bool,
     documents: &mut usize,
 ) -> Result<Exit, Failure> {
     let exit = run.exit_code.and_then(Exit::of_code).ok_or_else(|| {
@@ -200,7 +196,7 @@ async fn report(
         terminal::print(&format!("{separator}{yaml}"))?;
     }
     let told = args.output == Output::Pretty && exit != Exit::Validation;
-    if exit != Exit::Success && !told && !closed {
+    if exit != Exit::Success && !told {
         terminal::note(&format!("{}: {}", run.reason, run.message));
     }
     Ok(exit)

@@ -4,8 +4,8 @@ use serde_json::json;
 use tenon_engine::Time;
 use tenon_engine::usage::ResourceUsage;
 use tenon_proto::control::v1::{
-    CancelRunRequest, ExplainRunRequest, GetRunObjectsRequest, ListRunsRequest, RerunRunRequest,
-    Run, RunUsage, SubscribeRequest,
+    CancelRunRequest, ExplainRunRequest, ExplainRunResponse, GetRunObjectsRequest, ListRunsRequest,
+    ReleaseRunRequest, RerunRunRequest, Run, RunUsage, SubscribeRequest, TaskExplanation,
 };
 use tenon_reporter::follow::Screen;
 use tenon_reporter::pretty::{Options, duration};
@@ -14,8 +14,8 @@ use super::Remote;
 use super::find::find;
 use super::show::{Display, To, feed, finish};
 use crate::args::{
-    CancelChoice, Output, RunsCancelArgs, RunsExplainArgs, RunsListArgs, RunsRerunArgs,
-    RunsShowArgs,
+    CancelChoice, Output, RunsCancelArgs, RunsExplainArgs, RunsListArgs, RunsReleaseArgs,
+    RunsRerunArgs, RunsShowArgs,
 };
 use crate::exit::{Exit, Failure};
 use crate::inspect::{answer, table};
@@ -56,8 +56,8 @@ pub async fn list(remote: &Remote, args: &RunsListArgs) -> Result<Exit, Failure>
                 run.status.clone(),
                 time(began).map(ago).unwrap_or_default(),
                 took(run),
-                run.name.clone(),
                 counts(run),
+                run.name.clone(),
             ]
         })
         .collect();
@@ -65,7 +65,7 @@ pub async fn list(remote: &Remote, args: &RunsListArgs) -> Result<Exit, Failure>
         if rows.is_empty() {
             return "no such runs\n".to_owned();
         }
-        table(&["ID", "STATUS", "STARTED", "TOOK", "NAME", "TASKS"], &rows)
+        table(&["ID", "STATUS", "STARTED", "TOOK", "TASKS", "NAME"], &rows)
     })?;
     Ok(Exit::Success)
 }
@@ -85,14 +85,7 @@ fn took(run: &Run) -> String {
 
 fn counts(run: &Run) -> String {
     let tasks = run.tasks.unwrap_or_default();
-    let mut text = format!("{} ok", tasks.succeeded);
-    let others = [(tasks.running, "running"), (tasks.failed, "failed"), (tasks.skipped, "skipped")];
-    for (count, word) in others {
-        if count > 0 {
-            text.push_str(&format!(", {count} {word}"));
-        }
-    }
-    text
+    crate::runs::counts(tasks.succeeded, tasks.failed, tasks.skipped, tasks.running)
 }
 
 /// `tenon runs show`.
@@ -116,6 +109,13 @@ pub async fn show(remote: &Remote, args: &RunsShowArgs) -> Result<Exit, Failure>
                 "{} {}/{}  {}  {}\n",
                 run.kind, run.namespace, run.name, run.id, run.status
             ))?;
+            if run.ended_at.is_none() {
+                // Events do not tell of what waits.
+                let request = ExplainRunRequest { id: run.id };
+                let explained = remote.client.explain_run(request).await?;
+                terminal::print(&explanation(&explained))?;
+                return Ok(Exit::Success);
+            }
             let to = To {
                 show: Box::new(Screen::new(options, Still)),
                 output: Box::new(std::io::stdout()),
@@ -177,26 +177,58 @@ pub async fn rerun(remote: &Remote, args: &RunsRerunArgs) -> Result<Exit, Failur
     Ok(Exit::Success)
 }
 
+/// `tenon runs release`.
+pub async fn release(remote: &Remote, args: &RunsReleaseArgs) -> Result<Exit, Failure> {
+    let run = find(&remote.client, &args.run).await?;
+    if run.ended_at.is_some() {
+        return Err(Failure::new(Exit::Usage, format!("run {} has ended", run.id)));
+    }
+    let run = remote.client.release_run(ReleaseRunRequest { id: run.id }).await?;
+    answer(args.output, &run, || format!("{} is released\n", run.id))?;
+    Ok(Exit::Success)
+}
+
 /// `tenon runs explain`.
 pub async fn explain(remote: &Remote, args: &RunsExplainArgs) -> Result<Exit, Failure> {
     let run = find(&remote.client, &args.run).await?;
     let explained = remote.client.explain_run(ExplainRunRequest { id: run.id }).await?;
     let run = explained.run.clone().unwrap_or_default();
-    let rows: Vec<[String; 4]> = explained
-        .tasks
-        .iter()
-        .map(|task| [task.task.clone(), task.state.clone(), task.agent.clone(), task.why.clone()])
-        .collect();
     let value = json!({"run": run, "why": explained.why, "tasks": explained.tasks});
     answer(args.output, &value, || {
-        let mut text = format!("{}  {}  {}\n", run.id, run.name, run.status);
-        if !explained.why.is_empty() {
-            text.push_str(&format!("{}\n", explained.why));
-        }
-        if !rows.is_empty() {
-            text.push_str(&table(&["TASK", "STATE", "AGENT", "WHY"], &rows));
-        }
-        text
+        format!("{}  {}  {}\n{}", run.id, run.name, run.status, explanation(&explained))
     })?;
     Ok(Exit::Success)
+}
+
+/// Why a run stands as it does, and what its tasks do.
+fn explanation(explained: &ExplainRunResponse) -> String {
+    let mut text = String::new();
+    if !explained.why.is_empty() {
+        text.push_str(&terminal::below(&explained.why, 0));
+    }
+    // Others that are pending wait for their turn, and nobody has to do anything.
+    if let Some(run) = &explained.run
+        && explained.why.ends_with("waits to be released")
+    {
+        text.push_str(&format!("tenon runs release {}\n", run.id));
+    }
+    text + &tasks(&explained.tasks)
+}
+
+/// What tasks do, each with why below it.
+fn tasks(tasks: &[TaskExplanation]) -> String {
+    if tasks.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<[String; 3]> = tasks
+        .iter()
+        .map(|task| [task.task.clone(), task.state.clone(), task.agent.clone()])
+        .collect();
+    let table = table(&["TASK", "STATE", "AGENT"], &rows);
+    let mut lines = table.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, task) in lines.zip(tasks) {
+        text.push_str(&format!("{line}\n{}", terminal::below(&task.why, 4)));
+    }
+    text
 }

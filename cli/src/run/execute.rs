@@ -72,7 +72,8 @@ async fn drive(settings: &Settings, prepared: Vec<Prepared>) -> Result<Exit, Fai
         }
     });
     agents.spawn(Agent::new(agent, backend).run(inbox, outbox, CancellationToken::new()));
-    let mut session = Session { settings, local, signals, documents: 0, noted: HashSet::new() };
+    let mut session =
+        Session { settings, local, signals, documents: 0, closed: false, noted: HashSet::new() };
     let result = session.run_all(prepared).await;
     let closed = session.local.close().await.map_err(refused);
     // The agent's inbox is closed now: it ends what still runs and cleans up.
@@ -87,6 +88,8 @@ struct Session<'a> {
     signals: Signals,
     /// Runs whose objects were printed.
     documents: usize,
+    /// Nobody reads stdout any more.
+    closed: bool,
     /// What the agent had to say and was told.
     noted: HashSet<String>,
 }
@@ -95,7 +98,7 @@ impl Session<'_> {
     async fn run_all(&mut self, prepared: Vec<Prepared>) -> Result<Exit, Failure> {
         let mut exit = Exit::Success;
         for run in prepared {
-            if self.signals.any() {
+            if self.signals.any() || self.closed {
                 break;
             }
             let end = self.run(run).await?;
@@ -152,7 +155,11 @@ impl Session<'_> {
                 _ = &mut shown.ended, if !gone => {
                     gone = true;
                     if shown.is_closed() {
-                        self.cancel(run_id, CancelMode::Cancelled, "nobody reads the output").await?;
+                        self.closed = true;
+                        terminal::note(
+                            "nobody reads the output any more: cancelling, finally tasks still run",
+                        );
+                        self.cancel(run_id, first_cancel, "nobody reads the output").await?;
                     }
                 }
             }

@@ -8,6 +8,7 @@ mod prepare;
 pub mod show;
 pub mod signals;
 mod traces;
+mod unused;
 
 use tenon_engine::event::Status;
 use tenon_engine::outcome::RunOutcome;
@@ -16,7 +17,7 @@ use tenon_tekton::flags::FeatureFlags;
 
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure};
-use crate::{input, remote};
+use crate::{input, remote, terminal};
 
 /// Everything that a run needs to know besides what runs.
 pub struct Settings {
@@ -40,8 +41,11 @@ pub fn run(
     let request = prepare::request(&settings, sources)?;
     // What is wrong is said here, with its place, before anything is sent.
     let prepared = prepare::prepare(&request)?;
+    for remark in unused::unused(&request, &prepared) {
+        terminal::note(&remark);
+    }
     match server {
-        Some(server) => remote::with(server, async |remote| {
+        Some(server) => remote::with_patience(server, settings.args.quiet, async |remote| {
             remote::run(&remote, &settings.args, &request, prepared.len()).await
         }),
         None if settings.args.detach => Err(remote::needs_cluster("run --detach")),

@@ -18,7 +18,7 @@ use tenon_journal::output;
 pub use status::Size;
 pub use style::{Paint, Style, status_words, task_paint};
 pub use summary::value_text;
-pub use text::{bytes, duration, first_line, pad, truncate, width};
+pub use text::{bytes, duration, first_line, pad, truncate, width, wrap};
 
 use status::Block;
 use tasks::Tasks;
@@ -187,8 +187,13 @@ impl Pretty {
         self.pending.clear();
     }
 
-    /// Appends what removes the block, for whoever stops showing the run before it has ended.
+    /// Appends what removes the block, for whoever stops showing the run before it has ended. Where
+    /// only the summary is wanted, it is what is known so far.
     pub fn close(&mut self, size: Size, out: &mut String) {
+        if !self.ended && self.options.quiet && !self.options.logs_only {
+            let (style, columns) = (self.options.style, size.columns);
+            summary::write_so_far(&self.tasks, style, columns, &mut self.pending);
+        }
         self.ended = true;
         self.frame(Time(0), size, out);
     }

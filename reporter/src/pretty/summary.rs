@@ -25,7 +25,7 @@ pub fn write(
         write_failure(row, style, out);
     }
     if !tasks.rows().is_empty() {
-        write_table(tasks.rows(), style, columns, out);
+        write_table(tasks.rows(), false, style, columns, out);
     }
     for (result, value) in end.results.iter().flatten() {
         let value = value_text(value);
@@ -53,6 +53,14 @@ pub fn write(
     out.push('\n');
 }
 
+/// Appends what is known of the tasks of a run that goes on.
+pub fn write_so_far(tasks: &Tasks, style: Style, columns: usize, out: &mut String) {
+    if !tasks.rows().is_empty() {
+        out.push('\n');
+        write_table(tasks.rows(), true, style, columns, out);
+    }
+}
+
 /// A value on one line.
 pub fn value_text(value: &(impl serde::Serialize + ?Sized)) -> String {
     match serde_json::to_value(value) {
@@ -68,6 +76,7 @@ fn write_failure(row: &Row, style: Style, out: &mut String) {
         return;
     }
     let Some(failure) = &row.failure else {
+        write_message(row, style, out);
         return;
     };
     let title = format!("{} : {} {}", row.label, failure.step, failure.how);
@@ -87,7 +96,15 @@ fn write_failure(row: &Row, style: Style, out: &mut String) {
     out.push('\n');
 }
 
-fn write_table(rows: &[Row], style: Style, columns: usize, out: &mut String) {
+/// Why a task failed of which no step did: its image cannot be pulled, for example.
+fn write_message(row: &Row, style: Style, out: &mut String) {
+    let Some(message) = &row.message else { return };
+    let lines: Vec<_> = message.lines().map(|line| harmless(line, false)).collect();
+    out.push_str(&style.paint(Paint::BAD, &format!("{} failed:", row.label)));
+    out.push_str(&format!("\n  {}\n\n", lines.join("\n  ")));
+}
+
+fn write_table(rows: &[Row], going_on: bool, style: Style, columns: usize, out: &mut String) {
     let fixed = 2 + 1 + STATUS + 1 + DURATION + 1 + ATTEMPTS + 2;
     let room = columns.saturating_sub(fixed).max(12);
     let longest_reason = rows.iter().map(|row| width(&why(row))).max().unwrap_or(0).max(6);
@@ -107,6 +124,8 @@ fn write_table(rows: &[Row], style: Style, columns: usize, out: &mut String) {
     for row in rows {
         let (sign, word, paint) = match row.status {
             Some(status) => status_words(status),
+            None if going_on && row.started.is_none() => ("…", "waiting", Paint::DIM),
+            None if going_on => ("▸", "running", Paint::BOLD),
             None => ("?", "unknown", Paint::WARN),
         };
         let took = match row.started {
@@ -135,6 +154,11 @@ fn why(row: &Row) -> String {
         (Some(Status::Succeeded), _, _) => String::new(),
         (_, Some(reason), _) => first_line(reason).to_owned(),
         (_, None, Some(message)) => first_line(message).to_owned(),
+        (None, None, None) => match (&row.progress, &row.step) {
+            (Some(progress), _) => progress.clone(),
+            (None, Some((step, _))) => format!("step {step}"),
+            (None, None) => String::new(),
+        },
         _ => String::new(),
     }
 }

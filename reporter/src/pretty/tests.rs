@@ -149,6 +149,35 @@ build(os=linux,v=1) : compile ended with exit code 7, last 2 lines:
 }
 
 #[test]
+fn a_run_that_goes_on_is_summed_up_so_far() {
+    let mut pretty = pretty(false, false);
+    pretty.options.quiet = true;
+    let mut out = show(&mut pretty, &story()[..4]);
+    pretty.close(SIZE, &mut out);
+    let want = "
+  TASK                STATUS        DURATION ATTEMPTS  REASON
+  build(os=linux,v=1) ▸ running                     1  step compile
+  t                   ▸ running                     1
+
+";
+    assert_eq!(out, want);
+}
+
+#[test]
+fn a_task_of_which_no_step_failed_says_why() {
+    let mut events = story();
+    events.truncate(3);
+    events.push(at(4, Kind::TaskEnd, |e| {
+        e.status = Some(Status::Failed);
+        e.reason = Some("TaskRunImagePullFailed".into());
+        e.message = Some("failed to pull image \"nosuch\"".into());
+    }));
+    events.extend(story().pop());
+    let out = show(&mut pretty(false, false), &events);
+    assert!(out.contains("\nt failed:\n  failed to pull image \"nosuch\"\n\n"), "{out}");
+}
+
+#[test]
 fn the_block_says_what_runs_and_goes_away() {
     let mut pretty = pretty(false, true);
     let events = story();

@@ -37,6 +37,25 @@ pub fn pad(text: &str, columns: usize) -> String {
     format!("{text}{}", " ".repeat(blanks))
 }
 
+/// `text` as lines of at most `columns` columns; a word that is wider has a line of its own, whole.
+pub fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for part in text.lines() {
+        let mut line = String::new();
+        for word in part.split_whitespace() {
+            if !line.is_empty() && line.width() + 1 + word.width() > columns {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines
+}
+
 /// The first line of `text`, so that one message never takes several rows of a table.
 pub fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
@@ -138,6 +157,13 @@ mod tests {
             assert_eq!(truncate(text, columns), want, "{text} in {columns}");
         }
         assert_eq!(pad("日", 4), "日  ");
+    }
+
+    #[test]
+    fn wrapping() {
+        assert_eq!(wrap("no agent has\nroom", 8), ["no agent", "has", "room"]);
+        assert_eq!(wrap("a http://long:7070 b", 6), ["a", "http://long:7070", "b"]);
+        assert!(wrap("", 5).is_empty());
     }
 
     #[test]
