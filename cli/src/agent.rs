@@ -23,6 +23,9 @@ use crate::remote::{needs_cluster, runtime};
 use crate::run::backend::{self, Wanted};
 use crate::{joining, log, machine, random, terminal};
 
+/// Another process has had the agent's name since, and is gone: this life can never report again.
+const LIFE_OVER: &str = "conflict/agent-life-over";
+
 /// `tenon agent`.
 pub fn agent(args: &AgentArgs, server: Option<&str>, state_dir: &Path) -> Result<Exit, Failure> {
     log::begin(args.log);
@@ -144,6 +147,7 @@ async fn serve(
         Err(error) => terminal::note(&format!("cannot clean up after dead processes: {error}")),
     }
     let name = options.name.clone();
+    let life = data_dir.join("spool").join(&options.incarnation);
     terminal::note(&format!(
         "agent {name} with {} slots dials {}",
         options.slots,
@@ -186,7 +190,10 @@ async fn serve(
     };
     match ended {
         Ok(()) => Ok(Exit::Success),
-        Err(error) => {
+        Err(mut error) => {
+            if error.code == LIFE_OVER && std::fs::remove_dir_all(&life).is_ok() {
+                error.hint = "start it again: what this life had to report is nobody's any more, and is removed".into();
+            }
             let failure = Failure::new(Exit::Environment, format!("{error} [{}]", error.code));
             match error.hint.is_empty() {
                 true => Err(failure),

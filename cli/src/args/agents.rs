@@ -98,7 +98,8 @@ pub struct AgentsDrainArgs {
 
 /// Remove an agent that is gone for good from the fleet
 ///
-/// Refused while attempts are placed on it. An agent that dials in again belongs to the fleet again.
+/// Refused while attempts are placed on it, or it is in contact: stop it first, and wait until it is down. An agent
+/// that dials in again belongs to the fleet again.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tenon agents remove a1 --server http://c1:7070")]
 pub struct AgentsRemoveArgs {

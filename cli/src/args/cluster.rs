@@ -163,7 +163,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub slots: Option<u32>,
 
-    /// What runs the steps: auto is Docker where it answers, else host
+    /// What runs the steps: auto is Docker where it answers or was named (DOCKER_HOST), else host
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendChoice,
 

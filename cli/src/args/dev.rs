@@ -43,7 +43,7 @@ pub struct DevUpArgs {
           value_parser = clap::value_parser!(u32).range(0..=32))]
     pub agents: u32,
 
-    /// What runs the steps: auto is Docker where it answers, else host
+    /// What runs the steps: auto is Docker where it answers or was named (DOCKER_HOST), else host
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendChoice,
 

@@ -69,7 +69,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub keep: bool,
 
-    /// What runs the steps: auto is Docker where it answers, else host
+    /// What runs the steps: auto is Docker where it answers or was named (DOCKER_HOST), else host
     #[arg(long, value_enum, default_value = "auto", value_name = "BACKEND")]
     pub backend: BackendChoice,
 
