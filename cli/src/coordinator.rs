@@ -227,7 +227,7 @@ async fn run(
     }
     terminal::note("stopping");
     // Whoever asks meanwhile is still answered, so nothing that was asked fails.
-    if handle.status().role == "leader" {
+    if handle.status().await.role == "leader" {
         let deadline = tokio::time::Instant::now() + FAREWELL;
         let change = Change::Transfer { to: String::new() };
         // Alone there is nobody to hand it to.

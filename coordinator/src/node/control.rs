@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tenon_blobs::{ChunkId, Packed};
@@ -23,6 +24,7 @@ use tenon_trust::{Authority, Done, Trust};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::agents::in_contact;
 use super::apply_thread::now;
 use super::documents::{Events, document};
 use super::membership::{as_time, stopping, uninitialised};
@@ -43,6 +45,8 @@ use crate::{history, materials::Materials, show};
 
 /// A follower that is at most so many entries behind has caught up.
 const NEARLY: u64 = 1000;
+/// How long a look at the agents may take for whoever asks how the cluster stands.
+const AGENTS: Duration = Duration::from_secs(1);
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Fault {
@@ -231,7 +235,7 @@ impl ControlPlane for Handle {
         }
     }
 
-    fn status(&self) -> ClusterStatus {
+    async fn status(&self) -> ClusterStatus {
         let software = env!("CARGO_PKG_VERSION").to_owned();
         let protocol = u32::from(entry::VERSION);
         let (ready, not_ready_because) = match self.readiness() {
@@ -250,6 +254,7 @@ impl ControlPlane for Handle {
                 ..ClusterStatus::default()
             };
         };
+        let agents = tokio::time::timeout(AGENTS, self.look(in_contact)).await.ok().flatten();
         let (raft, state) = (member.standing.raft(), member.standing.state());
         let members = member.members.borrow().clone();
         let members: Vec<WireMember> =
@@ -267,7 +272,7 @@ impl ControlPlane for Handle {
             last_index: raft.last,
             first_index: raft.first,
             members,
-            agents: member.standing.fleet().agents,
+            agents: agents.unwrap_or_default(),
             active_runs: state.active_runs,
             first_seq: member.events.first_seq().unwrap_or(0),
             last_seq: state.last_seq,
@@ -319,10 +324,10 @@ impl ControlPlane for Handle {
             active_runs: state.active_runs,
             tasks: tasks.into_iter().map(|(state, count)| (state.to_owned(), count)).collect(),
             last_seq: state.last_seq,
-            agents: u64::try_from(fleet.agents.len()).unwrap_or(u64::MAX),
+            agents: fleet.agents,
             known_agents: fleet.known_agents,
             closed_agents: fleet.closed_agents,
-            slots: fleet.agents.iter().map(|agent| u64::from(agent.slots)).sum(),
+            slots: fleet.slots,
             queued_runs: state.queued_runs,
             blob_chunks,
             blob_bytes,

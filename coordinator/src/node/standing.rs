@@ -4,7 +4,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use tenon_consensus::Status;
-use tenon_proto::control::v1::Agent;
 
 use crate::coordinator::Coordinator;
 
@@ -41,7 +40,9 @@ pub struct StateView {
 #[derive(Clone, Debug, Default)]
 pub struct FleetView {
     /// Agents in contact: on the leader only.
-    pub agents: Vec<Agent>,
+    pub agents: u64,
+    /// Their slots.
+    pub slots: u64,
     /// Agents of the fleet, in contact or not.
     pub known_agents: u64,
     /// Those of them that are cordoned or being drained.
@@ -109,7 +110,8 @@ impl FleetView {
         let running = replica.engine().used();
         let known = || replica.meta().agents.values().filter(|agent| !agent.removed);
         FleetView {
-            agents: super::agents::in_contact(coordinator),
+            agents: count(coordinator.agents().count()),
+            slots: coordinator.agents().map(|hello| u64::from(hello.slots)).sum(),
             known_agents: count(known().count()),
             closed_agents: count(known().filter(|agent| agent.cordoned).count()),
             placed: running.values().map(|used| u64::from(used.attempts)).sum(),

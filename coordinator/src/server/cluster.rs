@@ -20,8 +20,8 @@ impl Api {
     }
 
     /// The cluster as this node sees it.
-    pub fn status(&self) -> ClusterStatus {
-        self.node.status()
+    pub async fn status(&self) -> ClusterStatus {
+        self.node.status().await
     }
 
     /// Makes a cluster of this node.
@@ -77,7 +77,7 @@ impl Api {
 
     async fn change(&self, change: Change, asked: &Asked) -> Result<ClusterStatus> {
         self.until(asked, self.node.change(change, asked.deadline)).await?;
-        Ok(self.node.status())
+        Ok(self.node.status().await)
     }
 }
 

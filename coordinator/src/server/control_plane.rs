@@ -210,8 +210,8 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     // The cluster.
 
-    /// The cluster as this node sees it. Does not wait.
-    fn status(&self) -> ClusterStatus;
+    /// The cluster as this node sees it. Waits for the agents for a moment, and for nothing else.
+    async fn status(&self) -> ClusterStatus;
 
     /// Whether this node can serve. Does not wait.
     fn readiness(&self) -> Readiness;

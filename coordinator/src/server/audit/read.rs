@@ -122,7 +122,7 @@ impl Api {
             return Err(Fault::new("conflict/no-audit", message)
                 .hint("`tenon cluster init --data-dir` makes one that knows who asks"));
         };
-        let status = self.node.status();
+        let status = self.node.status().await;
         let own = status.members.iter().find(|member| member.id == status.node);
         let name = own.map(|member| member.name.clone()).unwrap_or_default();
         let (dir, of_file) = (audit.dir.clone(), filter.clone());

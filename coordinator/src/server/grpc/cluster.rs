@@ -56,7 +56,7 @@ impl Cluster for Service {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<ClusterStatus>, Status> {
-        Ok(Response::new(self.api.status()))
+        Ok(Response::new(self.api.status().await))
     }
 
     async fn backup(

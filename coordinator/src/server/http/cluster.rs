@@ -11,7 +11,7 @@ use super::{Call, content, json};
 use crate::server::fault::Result;
 
 pub async fn status(call: Call) -> Result<Response> {
-    Ok(json(&call.api.status()))
+    Ok(json(&call.api.status().await))
 }
 
 pub async fn init(mut call: Call) -> Result<Response> {

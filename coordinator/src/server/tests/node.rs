@@ -254,7 +254,7 @@ impl ControlPlane for MadeUp {
         self.events.clone()
     }
 
-    fn status(&self) -> ClusterStatus {
+    async fn status(&self) -> ClusterStatus {
         ClusterStatus { node: 1, role: "leader".to_owned(), ..ClusterStatus::default() }
     }
 
