@@ -147,7 +147,7 @@ async fn serve(
         Err(error) => terminal::note(&format!("cannot clean up after dead processes: {error}")),
     }
     let name = options.name.clone();
-    let life = data_dir.join("spool").join(&options.incarnation);
+    let (home, life) = (data_dir.clone(), options.incarnation.clone());
     terminal::note(&format!(
         "agent {name} with {} slots dials {}",
         options.slots,
@@ -191,7 +191,7 @@ async fn serve(
     match ended {
         Ok(()) => Ok(Exit::Success),
         Err(mut error) => {
-            if error.code == LIFE_OVER && std::fs::remove_dir_all(&life).is_ok() {
+            if error.code == LIFE_OVER && DiskSpool::forget(&home, &life).is_ok() {
                 error.hint = "start it again: what this life had to report is nobody's any more, and is removed".into();
             }
             let failure = Failure::new(Exit::Environment, format!("{error} [{}]", error.code));

@@ -278,3 +278,23 @@ fn what_an_agent_ran_that_is_gone_for_good_is_done_by_another_and_killed_where_i
         other.kill();
     });
 }
+
+#[test]
+fn an_agent_whose_name_was_taken_begins_a_new_life_when_the_other_is_gone() {
+    let args = ["--lease-ms", "2000", "--lease-margin-ms", "1000"];
+    let mut fleet = Fleet::start_on(Tenon::host(), 1, &args);
+    let mut first = fleet.agent.take().unwrap();
+    let other = fleet.tenon.dir().join("other");
+    let mut second = fleet.agent_with("a1", &["--data-dir", other.to_str().unwrap()]);
+    wait_until("the first to end", || first.child.try_wait().unwrap().is_some());
+    second.kill();
+    wait_until("the second to be down", || {
+        fleet.json(&["agents", "show", "a1"])["state"] == "down"
+    });
+
+    let mut again = fleet.agent("a1");
+    wait_until("its old life to be over", || again.child.try_wait().unwrap().is_some());
+    assert!(fleet.said_by("a1").contains("conflict/agent-life-over"), "{}", fleet.said_by("a1"));
+    fleet.agent = Some(fleet.agent("a1"));
+    wait_until("it to be up", || fleet.json(&["agents", "show", "a1"])["state"] == "up");
+}

@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::record::{Mark, Marked};
 
 /// A file of the spool; acknowledged reports are dropped by files.
 const SEGMENT: u64 = 16 << 20;
+/// Name of the directory with one directory for each life; there is one.
+const SPOOL: &str = "spool";
 /// Bytes that may wait for the disk before no more is taken.
 const UNSAFE: u64 = 8 << 20;
 /// How finely it is known how many bytes stand before which number.
@@ -72,12 +75,17 @@ pub struct DiskSpool {
 }
 
 impl DiskSpool {
+    /// Removes a life that is over: nobody takes what it had to report. The next start begins another one.
+    pub fn forget(data_dir: &Path, life: &str) -> io::Result<()> {
+        fs::remove_dir_all(data_dir.join(SPOOL).join(life))
+    }
+
     /// Opens the spool of the agent that lives in `data_dir`, or begins one; `new_life` names it then.
     pub fn open(
         options: &SpoolOptions,
         new_life: impl FnOnce() -> String,
     ) -> Result<(DiskSpool, Found), SpoolError> {
-        let parent = options.data_dir.join("spool");
+        let parent = options.data_dir.join(SPOOL);
         let damaged = |dir: &Path, why: &dyn std::fmt::Display| SpoolError::Damaged {
             dir: dir.display().to_string(),
             why: why.to_string(),
