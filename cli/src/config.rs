@@ -341,29 +341,31 @@ fn apply(command: Command, prefix: &str, global: bool, tables: &[&DeTable<'_>]) 
     })
 }
 
-/// The environment variable whose value the command line does not take, if it came from one.
-pub fn variable_at_fault(error: &clap::Error) -> Option<String> {
+/// The environment variable whose value `command` does not take, if it came from one.
+pub fn variable_at_fault(command: &Command, error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
     let (argument, wrong) = (text(ContextKind::InvalidArg)?, text(ContextKind::InvalidValue)?);
-    let long = argument.split(' ').next()?.strip_prefix("--")?;
-    let on_the_line = |given: String| {
-        given
-            .strip_prefix("--")
-            .and_then(|rest| rest.strip_prefix(long))
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    let flag = argument.split(' ').next()?;
+    // A flag goes before its variable.
+    let is_flag = |given: &str| {
+        given.strip_prefix(flag).is_some_and(|it| it.is_empty() || it.starts_with('='))
     };
-    if std::env::args_os().any(|given| on_the_line(given.to_string_lossy().into_owned())) {
+    if std::env::args_os().any(|given| is_flag(&given.to_string_lossy())) {
         return None;
     }
-    let end = format!("_{}", long.to_uppercase().replace('-', "_"));
-    let fits = |name: &str| name.starts_with("TENON_") && name.ends_with(&end);
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .find(|(name, value)| fits(name) && value.lines().any(|line| line == wrong))
-        .map(|(name, _)| name)
+    variable_with(command, flag.strip_prefix("--")?, wrong)
+}
+
+/// The variable of a flag that has this value, of the command or of one below it.
+fn variable_with(command: &Command, long: &str, value: &str) -> Option<String> {
+    let flags = command.get_arguments().filter(|arg| arg.get_long() == Some(long));
+    let mut variables = flags.filter_map(|arg| arg.get_env()?.to_str());
+    let has_it = |name: &&str| std::env::var(name).is_ok_and(|found| found == value);
+    let found = variables.find(has_it).map(str::to_owned);
+    found.or_else(|| command.get_subcommands().find_map(|sub| variable_with(sub, long, value)))
 }
 
 /// Whether a flag can be set by variable or key: not those that only print something.

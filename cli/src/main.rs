@@ -66,7 +66,7 @@ fn start() -> Result<Exit, Failure> {
     let command = config::layer(Cli::command(), &files)?;
     let matches = match command.clone().try_get_matches() {
         Ok(matches) => matches,
-        Err(error) => match config::variable_at_fault(&error) {
+        Err(error) => match config::variable_at_fault(&command, &error) {
             Some(variable) => {
                 // What cannot be shown is not worth failing for.
                 let _ = error.print();
