@@ -8,7 +8,6 @@ mod prepare;
 pub mod show;
 pub mod signals;
 mod traces;
-mod unused;
 
 use tenon_engine::event::Status;
 use tenon_engine::outcome::RunOutcome;
@@ -17,7 +16,7 @@ use tenon_tekton::flags::FeatureFlags;
 
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure};
-use crate::{input, remote, terminal};
+use crate::{input, remote};
 
 /// Everything that a run needs to know besides what runs.
 pub struct Settings {
@@ -41,9 +40,6 @@ pub fn run(
     let request = prepare::request(&settings, sources)?;
     // What is wrong is said here, with its place, before anything is sent.
     let prepared = prepare::prepare(&request)?;
-    for remark in unused::unused(&request, &prepared) {
-        terminal::note(&remark);
-    }
     match server {
         Some(server) => remote::with_patience(server, settings.args.quiet, async |remote| {
             remote::run(&remote, &settings.args, &request, prepared.len()).await

@@ -12,6 +12,7 @@ pub mod flags;
 mod front;
 mod params;
 mod suggest;
+mod unused;
 mod workspaces;
 
 use tenon_engine::{RunId, Submission, Time};
@@ -101,7 +102,9 @@ pub fn prepare(
         remark(Remark::Warning(Box::new(warning)));
     }
     let chosen = choose::choose(request, &mut input.bundle, remark)?;
-    complete::complete(request, &input.bundle, chosen, chance, remark)
+    let prepared = complete::complete(request, &input.bundle, chosen, chance, remark)?;
+    unused::remark_on(request, &prepared, remark);
+    Ok(prepared)
 }
 
 /// The warnings of documents without faults; else all that was found as the error.

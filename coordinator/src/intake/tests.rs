@@ -107,3 +107,45 @@ fn faults_have_their_codes() {
     let workspace = ("w".to_owned(), "/etc".to_owned());
     assert_eq!(with(&|it| it.workspaces = vec![workspace.clone()]), "invalid/workspace");
 }
+
+#[test]
+fn what_no_run_asks_for_is_remarked_on() {
+    let mut request = request(
+        r#"
+apiVersion: tekton.dev/v1
+kind: PipelineRun
+metadata: {name: r}
+spec:
+  pipelineSpec:
+    params: [{name: revision, default: main}]
+    workspaces: [{name: source}]
+    tasks:
+    - name: only
+      workspaces: [{name: source}]
+      taskSpec:
+        workspaces: [{name: source}]
+        steps: [{name: s, image: busybox, script: "echo"}]
+"#,
+    );
+    let pairs = |names: &[&str], value: &str| -> Vec<(String, String)> {
+        names.iter().map(|name| ((*name).to_owned(), value.to_owned())).collect()
+    };
+    request.params = pairs(&["revision", "revisoin"], "x");
+    request.workspaces = pairs(&["source", "srx"], "emptyDir");
+    let (result, remarks) = prepared(&request);
+    assert_eq!(result.map(|runs| runs.len()).map_err(|error| error.to_string()), Ok(1));
+    let notes: Vec<String> = remarks
+        .into_iter()
+        .filter_map(|remark| match remark {
+            Remark::Note(note) => Some(note),
+            Remark::Warning(_) => None,
+        })
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            "param revisoin: no such param is declared; did you mean \"revision\"?",
+            "workspace srx: no such workspace is declared",
+        ]
+    );
+}

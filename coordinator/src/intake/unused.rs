@@ -1,33 +1,38 @@
-//! Params and workspaces of the command line that nothing in a run asks for: probably misspelt. Of a
-//! Pipeline or Task with a name, the intake remarks on params itself.
+//! Params and workspaces of a request that nothing in its runs asks for: probably misspelt. Params of a Pipeline or Task
+//! with a name are remarked on where they are applied ([`super::params`]).
 
 use serde_json::Value;
-use tenon_coordinator::intake::{Prepared, Request, did_you_mean};
 use tenon_engine::command::{RunObject, Submission};
 
+use super::{Prepared, Remark, Request, did_you_mean};
+
 /// A remark for each that no run knows.
-pub fn unused(request: &Request, prepared: &[Prepared]) -> Vec<String> {
-    let params: Vec<Asked> = prepared.iter().map(|run| params(&run.submission)).collect();
-    let workspaces: Vec<Asked> = prepared.iter().map(|run| workspaces(&run.submission)).collect();
-    let mut remarks = Vec::new();
-    let mut all: Vec<(&str, &str, &str, &[Asked])> = Vec::new();
-    all.extend(request.params.iter().map(|(name, _)| ("-p", "param", name.as_str(), &params[..])));
-    let bound = request.workspaces.iter();
-    all.extend(bound.map(|(name, _)| ("-w", "workspace", name.as_str(), &workspaces[..])));
-    for (flag, what, name, runs) in all {
+pub(super) fn remark_on(request: &Request, prepared: &[Prepared], remark: &mut dyn FnMut(Remark)) {
+    let of_runs = |asked: fn(&Submission) -> Asked| -> Vec<Asked> {
+        prepared.iter().map(|run| asked(&run.submission)).collect()
+    };
+    let mut notes: Vec<String> = Vec::new();
+    let mut look = |runs: &[Asked], what: &str, name: &str, given: String| {
         if runs.iter().any(|run| run.knows(name)) {
-            continue;
+            return;
         }
         let declared: Vec<&str> =
             runs.iter().flat_map(|run| &run.declared).map(String::as_str).collect();
         let help = did_you_mean(name, &declared).map(|help| format!("; {help}"));
-        let help = help.unwrap_or_default();
-        let remark = format!("{flag} {name}: no such {what} is declared{help}");
-        if !remarks.contains(&remark) {
-            remarks.push(remark);
+        let note = format!("{given}: no such {what} is declared{}", help.unwrap_or_default());
+        if !notes.contains(&note) {
+            notes.push(note);
         }
+    };
+    let runs = of_runs(params);
+    for (name, _) in &request.params {
+        look(&runs, "param", name, request.front.param(name));
     }
-    remarks
+    let runs = of_runs(workspaces);
+    for (name, source) in &request.workspaces {
+        look(&runs, "workspace", name, request.front.workspace(name, source));
+    }
+    notes.into_iter().for_each(|note| remark(Remark::Note(note)));
 }
 
 /// What a run asks for.
