@@ -115,6 +115,23 @@ fn no_docker_where_docker_is_asked_for() {
 }
 
 #[test]
+fn what_is_meant_for_a_daemon_that_is_away_does_not_run_here() {
+    let tenon = Tenon::host();
+    let trace = tenon.dir().join("trace");
+    tenon.file("t.yaml", &step(&format!("touch {}", trace.display())));
+    let away = |args: &[&str]| {
+        let mut command = tenon.command(args);
+        command.env("DOCKER_HOST", "tcp://127.0.0.1:1");
+        tenon_tests::finish(command.spawn().unwrap())
+    };
+    let said = away(&["run", "-f", "t.yaml", "--backend", "auto"]);
+    assert!(said.stderr.contains("DOCKER_HOST names that daemon"), "{}", said.stderr);
+    refused(&tenon, said, 3, "--backend host");
+    assert!(!trace.exists());
+    assert!(away(&["doctor"]).stdout.contains("This machine cannot run pipelines yet."));
+}
+
+#[test]
 fn docker_goes_away_while_a_step_runs() {
     let daemon = tenon_tests::docker::Daemon::start();
     daemon.copy_image("busybox");

@@ -175,7 +175,8 @@ fn submit_task_run(
         Err(rejection) => (ResolvedTask::default(), Some(refusal.unwrap_or(rejection))),
     };
     let refusal =
-        managed_by_others("TaskRun", &object.metadata.name, &object.spec.managed_by).or(refusal);
+        managed_by_others("TaskRun", &object.metadata.name, object.spec.managed_by.as_deref())
+            .or(refusal);
     let refusal = match spec_status.as_str() {
         "TaskRunPending" => Some(pending("TaskRun", &object.metadata.name, "TaskRunPending")),
         "TaskRunCancelled" => None,
@@ -237,8 +238,9 @@ fn submit_pipeline_run(
         _ => None,
     };
     let waits = object.spec.status == "PipelineRunPending";
-    let refusal = managed_by_others("PipelineRun", &object.metadata.name, &object.spec.managed_by)
-        .or(refusal);
+    let refusal =
+        managed_by_others("PipelineRun", &object.metadata.name, object.spec.managed_by.as_deref())
+            .or(refusal);
     label_with_pipeline(&mut object);
     let mut state = unresolved(object);
     state.cancel = mode;
@@ -325,8 +327,8 @@ fn pending(kind: &str, name: &str, reason: &'static str) -> Rejection {
 }
 
 /// Tekton leaves a run alone that says so, and it stays as it is for ever.
-fn managed_by_others(kind: &str, name: &str, manager: &Option<String>) -> Option<Rejection> {
-    let manager = manager.as_deref().filter(|it| !matches!(*it, "" | "tekton.dev/pipeline"))?;
+fn managed_by_others(kind: &str, name: &str, manager: Option<&str>) -> Option<Rejection> {
+    let manager = manager.filter(|it| !matches!(*it, "" | "tekton.dev/pipeline"))?;
     let message =
         format!("{kind} \"{name}\" is left to {manager:?}: remove spec.managedBy to run it here");
     Some(Rejection::new("ManagedByOthers", message))
